@@ -1,0 +1,44 @@
+"""The process that tests run in: virtual devices, a compilation cache, and the names that docstring examples use."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+DEVICES = "--xla_force_host_platform_device_count"
+
+
+def _set_environment() -> None:
+    """Must run before jax is imported; what the user has set stays, and subprocesses of tests inherit it."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if DEVICES not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}=8".strip()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    cache = os.environ.get("RLX_TEST_CACHE", str(ROOT / ".cache" / "jax"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    os.environ.setdefault("MPLBACKEND", "agg")
+
+
+_set_environment()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+import rlx  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--vectors``, which test modules read with ``config.getoption("--vectors")``."""
+    vectors = ROOT / "tests" / "vectors"
+    parser.addoption(
+        "--vectors", type=Path, default=vectors, metavar="DIR", help=f"conformance vectors (default: {vectors})"
+    )
+
+
+@pytest.fixture(autouse=True)
+def docstring_names(doctest_namespace: dict) -> None:
+    """The names every example may use without importing them."""
+    doctest_namespace.update(jax=jax, jnp=jnp, np=np, rlx=rlx)

@@ -1,0 +1,33 @@
+"""What tests share: the folder of vectors, the folder of real data, and float64."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+
+@pytest.fixture(scope="session")
+def vectors(pytestconfig: pytest.Config) -> Path:
+    """The folder of conformance vectors."""
+    return pytestconfig.getoption("--vectors")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path | None:
+    """The folder of real data sets (``RLX_DATA_DIR``), or None: the test then makes its own tiny data."""
+    folder = os.environ.get("RLX_DATA_DIR")
+    return Path(folder) if folder else None
+
+
+@pytest.fixture
+def float64() -> Callable[..., Any]:
+    """Calls a function with 64-bit types enabled: ``float64(f, x, keyword=y)``."""
+
+    def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return call
