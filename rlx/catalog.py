@@ -1,0 +1,73 @@
+"""The catalogue: one dict literal, name -> :class:`Entry`. What a name means, where it comes from, what it is exempt from."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from rlx import errors, method
+from rlx.preference import pairwise
+
+
+class Entry(NamedTuple):
+    """What the catalogue knows of a method.
+
+    Attributes:
+      function: the pure function.
+      kind: ``loss``, ``advantage``, ``weights``, ``statistic``, ``solver`` or ``host``.
+      paper: arXiv id or title.
+      provenance: what the vectors were produced by: ``official code``, ``peer library`` or ``equation``.
+      equation: one line.
+      coupling: ``example``, ``group`` or ``batch``.
+      preset: keywords that the name fixes.
+      coupled: keyword of the function -> what computes it from the global batch (:class:`rlx.method.Coupled`).
+      method: builds the :class:`~rlx.method.Method` of a name with parameters or state of its own.
+      aliases: library -> the name there.
+      vectors: ids of the vector files that check it; the name itself by default.
+      exempt: property of ``tests/table_test.py`` -> why it cannot hold.
+    """
+
+    function: Callable[..., Any]
+    kind: str
+    paper: str
+    provenance: str
+    equation: str
+    coupling: str = "example"
+    preset: Mapping[str, Any] = {}
+    coupled: Mapping[str, method.Coupled] = {}
+    method: Callable[..., method.Method] | None = None
+    aliases: Mapping[str, str] = {}
+    vectors: tuple[str, ...] = ()
+    exempt: Mapping[str, str] = {}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the arrays it reads."""
+        return method.arrays_of(self.function)[0]
+
+
+CATALOG: dict[str, Entry] = {
+    "dpo": Entry(
+        pairwise.dpo,
+        kind="loss",
+        paper="arXiv:2305.18290",
+        provenance="peer library",
+        equation="-log s(beta m)",
+        aliases={"trl": "sigmoid"},
+    ),
+    "rdpo": Entry(
+        pairwise.rdpo,
+        kind="loss",
+        paper="arXiv:2403.00409",
+        provenance="peer library",
+        equation="[(1-eps) f(beta m) - eps f(-beta m)] / (1-2 eps)",
+        aliases={"trl": "robust"},
+    ),
+}
+
+
+def lookup(name: str) -> Entry:
+    """The entry of a name; an unknown one raises a UserError with close matches."""
+    if name not in CATALOG:
+        raise errors.UserError(
+            f"Unknown method {name!r}.{errors.close_matches(name, CATALOG)} See METHODS.md for all names."
+        )
+    return CATALOG[name]

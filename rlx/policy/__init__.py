@@ -1,0 +1,1 @@
+"""Policy-gradient methods: parts (advantages, ratios, surrogates, select, weights, regularize) and methods."""

@@ -1,0 +1,1 @@
+"""Preference losses: parts (scores, links, labels, compare) and the methods built from them."""

@@ -1,0 +1,103 @@
+"""The vocabulary: what an array of a name means and its shape, and the Protocols of the function families."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+
+from rlx import errors
+
+Array = jax.Array
+Batch = Mapping[str, Any]
+"""Arrays by vocabulary name, all with the same leading batch axis."""
+
+VOCABULARY: dict[str, tuple[str, str]] = {
+    # candidates on the last axis, chosen first
+    "policy_logps": ("...K", "summed log-probabilities of the responses under the policy"),
+    "reference_logps": ("...K", "the same under the reference policy"),
+    "anchor_logps": ("...K", "the same under the anchor policy"),
+    "teacher_logps": ("...K", "the same under the teacher"),
+    "opponent_logps": ("...JK", "the same under J earlier policies or opponents"),
+    "policy_kl_logps": ("...K", "policy log-probabilities of mismatched completions (KTO)"),
+    "reference_kl_logps": ("...K", "reference log-probabilities of mismatched completions (KTO)"),
+    "lengths": ("...K", "response tokens"),
+    "rewards": ("...K", "reward of a response"),
+    "scores": ("...K", "model scores to be ranked, or teacher scores"),
+    "correct": ("...K", "0/1 verdict"),
+    "labels": ("...K", "desirable (1) or not (0); graded relevance"),
+    "preference_probs": ("...K", "soft preference"),
+    "hidden": ("...KD", "last hidden state of a response"),
+    "embeddings": ("...KE", "preference embedding of a response"),
+    "index": ("...", "row in the dataset"),
+    "label_table": ("...", "the row's entry of a per-example label table"),
+    # tokens on the last axis
+    "logprobs": ("...KT", "token log-probabilities under the policy"),
+    "old_logprobs": ("...KT", "the same under the proximal policy"),
+    "reference_logprobs": ("...KT", "the same under the reference policy"),
+    "rollout_logprobs": ("...KT", "the same as the sampler recorded them"),
+    "entropy": ("...KT", "entropy of the policy at the token"),
+    "advantages": ("...KT", "advantage, broadcast over tokens where its last axis is 1"),
+    "values": ("...KT", "value head"),
+    "returns": ("...KT", "value targets"),
+    "token_rewards": ("...KT", "reward given at a token"),
+    "tokens": ("...KT", "token ids"),
+    "segment_ids": ("...KT", "segment of a token"),
+    "turn_ids": ("...KT", "turn of a token"),
+    # the whole distribution on the last axis
+    "logits": ("...V", "student logits over classes or tokens"),
+    "teacher_logits": ("...V", "teacher logits over classes or tokens"),
+    "targets": ("...", "true class or token"),
+    "policy_logits": ("...KTV", "policy logits"),
+    "reference_logits": ("...KTV", "reference logits"),
+    # anchor states, rollout trees, ragged groups
+    "state_ids": ("...KS", "anchor state of a step"),
+    "tree_parent": ("...N", "parent of a node in a rollout tree"),
+    "group_where": ("...K", "real members of a ragged group"),
+}
+"""Name -> (shape, meaning). K candidates, T tokens, V vocabulary, J opponents, E embedding, S steps, N nodes."""
+
+
+class Reduce(Protocol):
+    """Turns the losses of all units into one number; ``None`` in its place asks for the units themselves."""
+
+    def __call__(self, loss: Array, where: Array | None = None) -> Array: ...
+
+
+class Loss(Protocol):
+    """Differentiable arrays, constant arrays, then keywords: arrays in, array out."""
+
+    def __call__(self, *arrays: Array, where: Array | None = None, reduce: Reduce | None = None) -> Array: ...
+
+
+class Link(Protocol):
+    """The loss of a margin, before a label says which side won: ``link(m)``, decreasing in m."""
+
+    def __call__(self, margin: Array) -> Array: ...
+
+
+class Surrogate(Protocol):
+    """Per-token loss of a policy gradient from the ratio, the advantage and the token log-probability."""
+
+    def __call__(self, ratio: Array, advantages: Array, logprobs: Array) -> Array: ...
+
+
+def check_shapes(**arrays: Array | None) -> None:
+    """Raises a :class:`~rlx.errors.UserError` when arrays that must share a shape do not; ``None`` is passed over.
+
+    An axis of length 1 broadcasts, so that advantages ``[..., K, 1]`` go with log-probabilities ``[..., K, T]``.
+    """
+    given = {name: jax.numpy.shape(array) for name, array in arrays.items() if array is not None}
+    first, shape = next(iter(given.items()))
+    for name, other in given.items():
+        compatible = len(other) == len(shape) and all(a == b or 1 in (a, b) for a, b in zip(other, shape, strict=True))
+        if not compatible:
+            raise errors.UserError(f"{name} has shape {other}, but {first} has shape {shape}: they must agree.")
+
+
+def check_pairs(**arrays: Array | None) -> None:
+    """:func:`check_shapes`, and the last axis must hold the two candidates of a pair, chosen first."""
+    check_shapes(**arrays)
+    name, array = next((name, array) for name, array in arrays.items() if array is not None)
+    shape = jax.numpy.shape(array)
+    if not shape or shape[-1] != 2:
+        raise errors.UserError(f"{name} has shape {shape}: a pairwise loss wants [..., 2], the chosen response first.")
