@@ -1,8 +1,8 @@
 """Configs: load a file by path, override single values from the command line, write, hash and compare them.
 
 A config file is a Python file with ``get_config(arg=None)``, which returns an ``ml_collections.ConfigDict``.
-ml_collections' own flags are not used: they need absl's global flag state, and their messages name neither the
-close match nor the block in which a key is missing.
+ml_collections' own flags are not used: they need absl's global flag state, and their messages name neither
+the close match nor the block in which a key is missing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -87,10 +87,10 @@ def config_of(module: ModuleType, spec: str) -> ConfigDict:
 def override(config: ConfigDict, overrides: Mapping[str, Any], *, parse: bool = False) -> ConfigDict:
     """A locked copy of `config` with some values replaced, in the order given.
 
-    Keys are dotted (``method.beta``) and must exist, except under ``method``, whose keywords belong to the method:
-    ``rlx.build`` checks them. A value keeps the type of the one it replaces; an int passes for a float, and None for
-    anything but a bool. ``method`` itself may be replaced by a name (``{"method": "ipo"}``: ipo with its own
-    defaults) or by a whole block.
+    Keys are dotted (``method.beta``) and must exist, except under ``method``, whose keywords belong to the
+    method: ``rlx.build`` checks them. A value keeps the type of the one it replaces; an int passes for a
+    float, and None for anything but a bool. ``method`` itself may be replaced by a name (``{"method":
+    "ipo"}``: ipo with its own defaults) or by a whole block.
 
     Args:
       config: the config; it is not changed.
@@ -224,26 +224,26 @@ def _type_name(kind: type, plural: bool = False) -> str:
 def parse_options(argv: Sequence[str], usage: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Reads ``--name=value`` and ``--name value`` arguments; the usage text declares which exist.
 
-    In `usage`, ``--name=VALUE`` takes a value, ``--name`` is a switch, ``[--name...]`` may be left out, and anything
-    else is required. ``--config.x.y=v`` is accepted wherever the usage has ``--config=``. ``--help`` prints the usage.
+    In `usage`, ``--name=VALUE`` takes a value, ``--name`` is a switch, ``[--name...]`` may be left out, and
+    anything else is required. ``--config.x.y=v`` is accepted wherever the usage has ``--config=``. ``--help``
+    prints the usage.
 
     Args:
       argv: the arguments without the program's name.
       usage: the text that ``--help`` prints.
 
     Returns:
-      Options by name (dashes become underscores; an absent one is None, an absent switch False), and the overrides of
-      the config as dotted key to text.
+      Options by name (dashes become underscores; an absent one is None, an absent switch False), and the
+      overrides of the config as dotted key to text.
 
     Raises:
       UserError: an unknown, incomplete or missing option.
 
-    >>> parse_options(["--workdir=w", "--config", "c.py", "--config.seed=3"], "--config=FILE --workdir=DIR [--list]")
+    >>> usage = "--config=FILE --workdir=DIR [--list]"
+    >>> parse_options(["--workdir=w", "--config", "c.py", "--config.seed=3"], usage)
     ({'config': 'c.py', 'workdir': 'w', 'list': False}, {'seed': '3'})
     """
-    declared = re.findall(r"(\[)?--([a-z][a-z0-9_-]*)(?![\w.-])(\[?=)?", usage)
-    takes_value = {name: bool(equals) for _, name, equals in declared if name != "help"}
-    required = [name for bracket, name, _ in declared if not bracket and name != "help"]
+    takes_value, required = _declared(usage)
     options: dict[str, Any] = {name: None if value else False for name, value in takes_value.items()}
     overrides: dict[str, str] = {}
     arguments = list(argv)
@@ -255,9 +255,7 @@ def parse_options(argv: Sequence[str], usage: str) -> tuple[dict[str, Any], dict
         name, equals, value = argument.removeprefix("--").partition("=")
         is_override = name.startswith("config.") and "config" in takes_value
         if not argument.startswith("--") or not (is_override or name in takes_value):
-            shown = argument if not argument.startswith("--") else f"--{name}"
-            hint = close_matches(shown, [f"--{option}" for option in takes_value])
-            raise UserError(f"unknown argument {shown}.{hint} Known: {' '.join(f'--{o}' for o in takes_value)}.")
+            raise UserError(_unknown(argument, takes_value))
         if not is_override and not takes_value[name]:
             if equals:
                 raise UserError(f"--{name} is a switch and takes no value, but got '{value}'.")
@@ -277,6 +275,24 @@ def parse_options(argv: Sequence[str], usage: str) -> tuple[dict[str, Any], dict
     return {name.replace("-", "_"): value for name, value in options.items()}, overrides
 
 
+def _declared(usage: str) -> tuple[dict[str, bool], list[str]]:
+    """The options of a usage text (True: takes a value), and those that are required."""
+    found = re.findall(r"(\[)?--([a-z][a-z0-9_-]*)(?![\w.-])(=)?", usage)
+    takes_value: dict[str, bool] = {}
+    required = []
+    for bracket, name, equals in found:
+        if name not in takes_value and name != "help":  # the first mention declares; the text may say more
+            takes_value[name] = bool(equals)
+            required += [] if bracket else [name]
+    return takes_value, required
+
+
+def _unknown(argument: str, known: Iterable[str]) -> str:
+    shown = argument.partition("=")[0] if argument.startswith("--") else argument
+    options = [f"--{name}" for name in known]
+    return f"unknown argument {shown}.{close_matches(shown, options)} Known: {' '.join(options)}."
+
+
 def parse_argv(argv: Sequence[str], usage: str) -> tuple[ConfigDict, dict[str, Any]]:
     """The config that ``--config=FILE[:ARG] --config.x.y=v ...`` describes, and the other options.
 
@@ -285,7 +301,8 @@ def parse_argv(argv: Sequence[str], usage: str) -> tuple[ConfigDict, dict[str, A
       usage: see `parse_options`.
 
     Returns:
-      The locked config with its overrides, and the options (``options["config"]`` is the file as it was given).
+      The locked config with its overrides, and the options (``options["config"]`` is the file as it was
+      given).
     """
     options, overrides = parse_options(argv, usage)
     return override(load(options["config"]), overrides, parse=True), options
@@ -306,7 +323,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def config_hash(config: ConfigDict | Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits that depend on every value of the config, and not on the order of its keys."""
+    """Twelve hexadecimal digits that depend on every value of the config, not on the order of keys."""
     return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
 
 
