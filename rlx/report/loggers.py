@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlx.errors import UserError, close_matches
-from rlx.report.rows import cut_partial_line, dump_row, write_atomically
-
-RESERVED = ("stage", "step", "split")
+from rlx.report.rows import RESERVED, cut_partial_line, dump_row, write_atomically
 
 
 class Logger(Protocol):

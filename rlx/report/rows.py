@@ -15,6 +15,7 @@ from typing import Any
 
 from rlx.errors import UserError
 
+RESERVED = ("stage", "step", "split")
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 

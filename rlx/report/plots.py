@@ -1,0 +1,206 @@
+"""Plots from rows: metrics over steps, and cells with intervals as bars or over a numeric axis.
+
+matplotlib is imported when a figure is drawn, and used without pyplot: no display, no global state.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rlx.report.intervals import Interval
+from rlx.report.rows import RESERVED
+from rlx.report.tables import text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # told apart by all eyes
+MARKERS = "osD^vPX"
+
+
+def curves(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str = "", metrics: Sequence[str] = ()):
+    """Draws one panel per metric over the steps, stages one after another, train as lines and eval with dots.
+
+    A metric with companions ``_low`` and ``_high`` gets a band.
+
+    Args:
+      rows: rows of ``metrics.jsonl``, in order.
+      path: the PNG to write.
+      title: above the figure.
+      metrics: names of the metrics, in order; the first eight that hold finite numbers unless given.
+    """
+    chosen = list(metrics) or plottable(rows)[:8]
+    offsets = _stage_offsets(rows)
+    figure, axes = _panels(len(chosen), title)
+    for axis, metric in zip(axes, chosen, strict=False):
+        splits = list(dict.fromkeys(row["split"] for row in rows if _finite(row.get(metric))))
+        for i, split in enumerate(splits):
+            _curve(axis, [row for row in rows if row["split"] == split], metric, split, offsets, i)
+        for start in list(offsets.values())[1:]:
+            axis.axvline(start, color="0.6", linewidth=0.8, linestyle=":")
+        axis.set(title=metric, xlabel="step", ylabel=metric)
+        axis.legend(frameon=False, fontsize="small")
+    if len(offsets) > 1 and chosen:
+        axes[0].set_xlabel("step (" + ", then ".join(offsets) + ")")
+    _save(figure, path)
+
+
+def plottable(rows: Sequence[Row]) -> list[str]:
+    """The metrics of which some row holds a finite number, those of eval rows first, interval ends left out.
+
+    >>> plottable([{"stage": "sft", "step": 1, "split": "train", "loss": 1.0, "rate": float("nan")}])
+    ['loss']
+    """
+    ordered = sorted(rows, key=lambda row: row["split"] == "train")
+    names = dict.fromkeys(key for row in ordered for key, value in row.items() if _finite(value))
+    return [name for name in names if name not in RESERVED and not is_companion(name, names)]
+
+
+def is_companion(name: str, names: Mapping[str, Any] | Sequence[str]) -> bool:
+    """Whether the metric is the end of another one's interval.
+
+    >>> is_companion("accuracy_low", ["accuracy", "accuracy_low"]), is_companion("kl_low", ["kl_low"])
+    (True, False)
+    """
+    return any(name.endswith(end) and name.removesuffix(end) in names for end in ("_low", "_high"))
+
+
+def cells(
+    rows: Sequence[Row],
+    path: str | os.PathLike[str],
+    *,
+    by: Sequence[str],
+    metrics: Sequence[str],
+    title: str = "",
+):
+    """Draws one panel per metric with its interval in every cell.
+
+    Where a key of `by` is numeric with at least three values, it becomes the horizontal axis, and the others
+    name the lines; otherwise every cell is a bar.
+
+    Args:
+      rows: as `rlx.report.tables.summarise` returns them.
+      path: the PNG to write.
+      by: the keys that tell cells apart.
+      metrics: the keys that hold an `Interval`.
+      title: above the figure.
+    """
+    axis_key = _numeric_axis(rows, by)
+    others = [key for key in by if key != axis_key]
+    figure, axes = _panels(len(metrics), title)
+    for axis, metric in zip(axes, metrics, strict=True):
+        present = [row for row in rows if isinstance(row.get(metric), Interval)]
+        if axis_key is None:
+            _bars(axis, present, metric, others)
+        else:
+            _lines(axis, present, metric, axis_key, others)
+        axis.set_title(metric)
+    _save(figure, path)
+
+
+def _curve(axis: Axes, rows: Sequence[Row], metric: str, split: str, offsets: Mapping[str, int], i: int) -> None:
+    kept = [row for row in rows if _finite(row.get(metric))]
+    steps = [offsets[row["stage"]] + row["step"] for row in kept]
+    dots = {"marker": MARKERS[i % 7], "markersize": 4} if split != "train" or len(kept) == 1 else {}
+    colour = COLOURS[i % 7]
+    axis.plot(steps, [row[metric] for row in kept], label=split, color=colour, linewidth=1.4, **dots)
+    ends = [(row.get(f"{metric}_low"), row.get(f"{metric}_high")) for row in kept]
+    if kept and all(_finite(low) and _finite(high) for low, high in ends):
+        lows, highs = zip(*ends, strict=True)
+        axis.fill_between(steps, lows, highs, color=colour, alpha=0.2, linewidth=0)
+
+
+def _stage_offsets(rows: Sequence[Row]) -> dict[str, int]:
+    """Where each stage begins when the stages are drawn one after another."""
+    offsets: dict[str, int] = {}
+    start = 0
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        offsets[stage] = start
+        start += max(row["step"] for row in rows if row["stage"] == stage)
+    return offsets
+
+
+def _bars(axis: Axes, rows: Sequence[Row], metric: str, keys: Sequence[str]) -> None:
+    names = [label(row, keys) for row in rows]
+    positions = range(len(rows))
+    colours = [COLOURS[i % 7] for i in positions]
+    means = [row[metric].mean for row in rows]
+    axis.barh(positions, means, xerr=_errors(rows, metric), color=colours, alpha=0.75, capsize=3)
+    axis.set_yticks(positions, names)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"{metric} (mean, 95 % interval)")
+
+
+def _lines(axis: Axes, rows: Sequence[Row], metric: str, axis_key: str, keys: Sequence[str]) -> None:
+    groups = dict.fromkeys(label(row, keys) for row in rows)
+    for i, name in enumerate(groups):
+        group = sorted((row for row in rows if label(row, keys) == name), key=lambda row: row[axis_key])
+        places = [row[axis_key] for row in group]
+        means = [row[metric].mean for row in group]
+        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "markersize": 4, "linewidth": 1.4}
+        axis.errorbar(places, means, yerr=_errors(group, metric), capsize=3, label=name, **style)
+    values = sorted({row[axis_key] for row in rows})
+    if values and values[0] > 0 and values[-1] / values[0] >= 50:
+        axis.set_xscale("log")
+    axis.set(xlabel=axis_key, ylabel=f"{metric} (mean, 95 % interval)")
+    if any(groups):
+        axis.legend(frameon=False, fontsize="small")
+
+
+def _errors(rows: Sequence[Row], metric: str) -> list[list[float]]:
+    ends = [(row[metric].mean - row[metric].low, row[metric].high - row[metric].mean) for row in rows]
+    return [[end if math.isfinite(end) else 0.0 for end in side] for side in zip(*ends, strict=True)]
+
+
+def label(row: Row, keys: Sequence[str]) -> str:
+    """What a cell is called: a lone key needs no name.
+
+    >>> label({"method.name": "dpo", "method.beta": 0.1}, ["method.name", "method.beta"])
+    'dpo, beta=0.1'
+    """
+    parts = []
+    for key in keys:
+        value, last = row.get(key), key.split(".")[-1]
+        named = last == "name" or len(keys) == 1 or not isinstance(value, int | float)
+        parts.append(text(value) if named else f"{last}={text(value)}")
+    return ", ".join(part for part in parts if part)
+
+
+def _numeric_axis(rows: Sequence[Row], by: Sequence[str]) -> str | None:
+    counts = {}
+    for key in by:
+        values = [row.get(key) for row in rows]
+        if all(_finite(value) for value in values):
+            counts[key] = len(set(values))
+    best = max(counts, key=lambda key: counts[key], default=None)
+    return best if best is not None and counts[best] >= 3 else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    columns = 1 if count <= 1 else 2 if count <= 4 else 3
+    lines = max(1, math.ceil(count / columns))
+    figure = Figure(figsize=(5.0 * columns, 3.4 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    figure.suptitle(title)
+    return figure, axes[: max(count, 1)] if count else axes
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure).print_figure(path, dpi=120)

@@ -1,0 +1,118 @@
+"""The report of one run, from its ``metrics.jsonl`` and ``config.json`` alone, and the comparison of several."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlx.config import ABSENT, flatten
+from rlx.errors import UserError, close_matches
+from rlx.report import plots, tables
+from rlx.report.intervals import Interval
+from rlx.report.rows import RESERVED, read_rows, write_atomically
+
+
+def write_report(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Writes ``table.md``, ``table.csv`` and ``plot.png`` of a run directory, and returns the table's rows.
+
+    Raises:
+      UserError: the directory holds no ``metrics.jsonl``, or an empty one.
+    """
+    workdir = Path(workdir)
+    rows = read_run(workdir)
+    table = final_rows(rows)
+    title = _title(workdir)
+    write_atomically(workdir / "table.md", f"# {title}\n\n" + _wide_or_long(table))
+    write_atomically(workdir / "table.csv", tables.csv_text(table))
+    temporary = workdir / ".plot.tmp.png"
+    plots.curves(rows, temporary, title=title)
+    os.replace(temporary, workdir / "plot.png")
+    return table
+
+
+def read_run(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of a run directory's ``metrics.jsonl``."""
+    path = Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        parent = path.parent.parent
+        names = [folder.name for folder in parent.iterdir() if folder.is_dir()] if parent.is_dir() else []
+        hint = "" if path.parent.is_dir() else close_matches(path.parent.name, names)
+        raise UserError(f"{path.parent} is not a run directory: it has no metrics.jsonl.{hint}")
+    rows = read_rows(path)
+    if not rows:
+        raise UserError(f"{path} holds no rows yet.")
+    return rows
+
+
+def final_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last row of each stage and split, with ``x, x_low, x_high`` joined into one interval.
+
+    >>> row = {"stage": "sft", "step": 4, "split": "eval", "acc": 0.5, "acc_low": 0.4, "acc_high": 0.6}
+    >>> print(tables.markdown(final_rows([row])), end="")
+    | stage | split | step |         acc |
+    | :---- | :---- | ---: | ----------: |
+    | sft   | eval  |    4 | 0.50 ± 0.10 |
+    """
+    last: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        last[row["stage"], row["split"]] = row
+    return [_joined(row) for row in last.values()]
+
+
+def compare(workdirs: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+    """One row per run: the config values in which the runs differ, and the last evaluation's metrics.
+
+    Where a run has no evaluation its last training row stands in.
+    """
+    configs = [_flat_config(Path(workdir)) for workdir in workdirs]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    values = {key: [config.get(key, ABSENT) for config in configs] for key in keys}
+    differing = [key for key in keys if any(value != values[key][0] for value in values[key])]
+    table = []
+    for i, workdir in enumerate(workdirs):
+        rows = read_run(workdir)
+        evals = [row for row in rows if row["split"] != "train"]
+        final = _joined((evals or rows)[-1])
+        del final["split"]
+        table.append({"run": str(workdir), **{key: values[key][i] for key in differing}, **final})
+    return table
+
+
+def _joined(row: dict[str, Any]) -> dict[str, Any]:
+    """Metrics and their interval ends as `Interval`; stage, split and step first."""
+    joined = {key: row[key] for key in ("stage", "split", "step")}
+    for key, value in row.items():
+        if key in RESERVED or plots.is_companion(key, row):
+            continue
+        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+        joined[key] = value if low is None or high is None else Interval(value, low, high)
+    return joined
+
+
+def _wide_or_long(table: Sequence[dict[str, Any]]) -> str:
+    """A table that fits a page: metrics as columns, or as rows where there are many."""
+    columns = tables.columns_of(table)
+    if len(columns) <= 9:
+        return tables.markdown(table)
+    names = [f"{row['stage']} {row['split']}" for row in table]
+    return tables.markdown(
+        [
+            {"metric": column, **{name: row.get(column) for name, row in zip(names, table, strict=True)}}
+            for column in columns
+            if column not in ("stage", "split")
+        ]
+    )
+
+
+def _flat_config(workdir: Path) -> dict[str, Any]:
+    path = workdir / "config.json"
+    return flatten(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _title(workdir: Path) -> str:
+    method = _flat_config(workdir).get("method.name")
+    name = workdir.resolve().name
+    return f"{name} ({method})" if method else name
