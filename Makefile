@@ -3,6 +3,7 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+ARGS ?=
 TESTS ?=
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -19,7 +20,7 @@ help:
 	@echo "make clean        remove $(VENV), caches and build folders; runs/ stays"
 
 quickstart: $(VENV)/installed
-	$(BIN)/python -m experiments.rdpo_noise
+	$(BIN)/python -m experiments.rdpo_noise $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 $(TESTS)

@@ -21,6 +21,7 @@ DEPENDENCIES = [
 HUGGING_FACE = ["safetensors>=0.5", "tokenizers>=0.21"]
 EXTRAS = {
     "cuda": ["jax[cuda12]"],
+    "cuda13": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
     "hf": HUGGING_FACE,
     "ray": ["ray>=2.40"],
