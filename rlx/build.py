@@ -1,4 +1,4 @@
-"""From a config to a :class:`~rlx.method.Method`: names and keywords are checked against the function's own signature."""
+"""From a config to a :class:`~rlx.method.Method`: names and keywords are checked at once."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,9 +1,10 @@
-"""The catalogue: one dict literal, name -> :class:`Entry`. What a name means, where it comes from, what it is exempt from."""
+"""The catalogue: one dict literal, name -> :class:`Entry`: function, source, provenance, exemptions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from rlx import errors, method
+from rlx import errors
+from rlx.method import Coupled, Method, arrays_of
 from rlx.preference import pairwise
 
 
@@ -32,8 +33,8 @@ class Entry(NamedTuple):
     equation: str
     coupling: str = "example"
     preset: Mapping[str, Any] = {}
-    coupled: Mapping[str, method.Coupled] = {}
-    method: Callable[..., method.Method] | None = None
+    coupled: Mapping[str, Coupled] = {}
+    method: Callable[..., Method] | None = None
     aliases: Mapping[str, str] = {}
     vectors: tuple[str, ...] = ()
     exempt: Mapping[str, str] = {}
@@ -41,7 +42,7 @@ class Entry(NamedTuple):
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the arrays it reads."""
-        return method.arrays_of(self.function)[0]
+        return arrays_of(self.function)[0]
 
 
 CATALOG: dict[str, Entry] = {

@@ -130,7 +130,7 @@ def adaptive_kl(target: float = 0.1, horizon: float = 10_000, *, initial: float 
 
 
 def dual_ascent(bound: float, rate: float, *, initial: float = 0.0) -> Signal:
-    r"""Multiplier of :math:`x \le b`: :math:`\lambda \leftarrow \max(0, \lambda + r\,(x - b))`; the output is the new one."""
+    r"""Multiplier of :math:`x \le b`: :math:`\lambda \leftarrow \max(0, \lambda + r\,(x - b))`, the output."""
 
     def init() -> Array:
         return jnp.asarray(initial, jnp.result_type(float))
