@@ -14,7 +14,8 @@ Verdict = Literal["reproduced", "not reproduced", "inconclusive"]
 
 
 class Interval(NamedTuple):
-    """An estimate, the ends of its interval (NaN if `n` is too small for one), and the number of values (None: unknown)."""
+    """An estimate, the ends of its interval (NaN if `n` is too small for one), and
+    the number of values (None: unknown)."""
 
     mean: float
     low: float

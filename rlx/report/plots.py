@@ -36,17 +36,18 @@ def curves(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str = ""
     """
     chosen = list(metrics) or plottable(rows)[:8]
     offsets = _stage_offsets(rows)
+    splits = list(dict.fromkeys(row["split"] for row in rows))
     figure, axes = _panels(len(chosen), title)
     for axis, metric in zip(axes, chosen, strict=False):
-        splits = list(dict.fromkeys(row["split"] for row in rows if _finite(row.get(metric))))
         for i, split in enumerate(splits):
-            _curve(axis, [row for row in rows if row["split"] == split], metric, split, offsets, i)
+            _curve(axis, [row for row in rows if row["split"] == split], metric, offsets, i)
         for start in list(offsets.values())[1:]:
             axis.axvline(start, color="0.6", linewidth=0.8, linestyle=":")
-        axis.set(title=metric, xlabel="step", ylabel=metric)
+        axis.set(title=metric, ylabel=metric, xlabel=f"step ({', then '.join(offsets)})")
         axis.legend(frameon=False, fontsize="small")
-    if len(offsets) > 1 and chosen:
-        axes[0].set_xlabel("step (" + ", then ".join(offsets) + ")")
+    last = max((offsets[row["stage"]] + row["step"] for row in rows), default=1)
+    for axis in axes:
+        axis.set_xlim(-0.03 * last, 1.03 * last)
     _save(figure, path)
 
 
@@ -92,8 +93,8 @@ def cells(
     """
     axis_key = _numeric_axis(rows, by)
     others = [key for key in by if key != axis_key]
-    figure, axes = _panels(len(metrics), title)
-    for axis, metric in zip(axes, metrics, strict=True):
+    figure, axes = _panels(len(metrics), title, height=3.4 if axis_key else max(2.0, 0.9 + 0.32 * len(rows)))
+    for axis, metric in zip(axes, metrics, strict=False):
         present = [row for row in rows if isinstance(row.get(metric), Interval)]
         if axis_key is None:
             _bars(axis, present, metric, others)
@@ -103,16 +104,22 @@ def cells(
     _save(figure, path)
 
 
-def _curve(axis: Axes, rows: Sequence[Row], metric: str, split: str, offsets: Mapping[str, int], i: int) -> None:
-    kept = [row for row in rows if _finite(row.get(metric))]
-    steps = [offsets[row["stage"]] + row["step"] for row in kept]
-    dots = {"marker": MARKERS[i % 7], "markersize": 4} if split != "train" or len(kept) == 1 else {}
-    colour = COLOURS[i % 7]
-    axis.plot(steps, [row[metric] for row in kept], label=split, color=colour, linewidth=1.4, **dots)
-    ends = [(row.get(f"{metric}_low"), row.get(f"{metric}_high")) for row in kept]
-    if kept and all(_finite(low) and _finite(high) for low, high in ends):
-        lows, highs = zip(*ends, strict=True)
-        axis.fill_between(steps, lows, highs, color=colour, alpha=0.2, linewidth=0)
+def _curve(axis: Axes, rows: Sequence[Row], metric: str, offsets: Mapping[str, int], i: int) -> None:
+    """One split of one metric; the line breaks between stages."""
+    style = {"color": COLOURS[i % 7], "linewidth": 1.4}
+    name = rows[0]["split"] if rows else None
+    for stage, offset in offsets.items():
+        kept = [row for row in rows if row["stage"] == stage and _finite(row.get(metric))]
+        if not kept:
+            continue
+        steps = [offset + row["step"] for row in kept]
+        dots = {"marker": MARKERS[i % 7], "markersize": 4} if name != "train" or len(kept) == 1 else {}
+        labelled = any(line.get_label() == name for line in axis.lines)
+        axis.plot(steps, [row[metric] for row in kept], label=None if labelled else name, **style, **dots)
+        ends = [(row.get(f"{metric}_low"), row.get(f"{metric}_high")) for row in kept]
+        if all(_finite(low) and _finite(high) for low, high in ends):
+            lows, highs = zip(*ends, strict=True)
+            axis.fill_between(steps, lows, highs, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def _stage_offsets(rows: Sequence[Row]) -> dict[str, int]:
@@ -128,7 +135,8 @@ def _stage_offsets(rows: Sequence[Row]) -> dict[str, int]:
 def _bars(axis: Axes, rows: Sequence[Row], metric: str, keys: Sequence[str]) -> None:
     names = [label(row, keys) for row in rows]
     positions = range(len(rows))
-    colours = [COLOURS[i % 7] for i in positions]
+    kinds = list(dict.fromkeys(text(row.get(keys[0])) for row in rows)) if keys else [""]
+    colours = [COLOURS[kinds.index(text(row.get(keys[0]))) % 7] if keys else COLOURS[0] for row in rows]
     means = [row[metric].mean for row in rows]
     axis.barh(positions, means, xerr=_errors(rows, metric), color=colours, alpha=0.75, capsize=3)
     axis.set_yticks(positions, names)
@@ -138,14 +146,17 @@ def _bars(axis: Axes, rows: Sequence[Row], metric: str, keys: Sequence[str]) -> 
 
 def _lines(axis: Axes, rows: Sequence[Row], metric: str, axis_key: str, keys: Sequence[str]) -> None:
     groups = dict.fromkeys(label(row, keys) for row in rows)
+    values = sorted({row[axis_key] for row in rows})
+    logarithmic = bool(values) and values[0] > 0 and values[-1] / values[0] >= 50
     for i, name in enumerate(groups):
         group = sorted((row for row in rows if label(row, keys) == name), key=lambda row: row[axis_key])
-        places = [row[axis_key] for row in group]
+        shift = 0.012 * (i - (len(groups) - 1) / 2)  # neighbouring intervals stand side by side
+        span = values[-1] / values[0] if logarithmic else values[-1] - values[0]
+        places = [row[axis_key] * span**shift if logarithmic else row[axis_key] + shift * span for row in group]
         means = [row[metric].mean for row in group]
         style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "markersize": 4, "linewidth": 1.4}
         axis.errorbar(places, means, yerr=_errors(group, metric), capsize=3, label=name, **style)
-    values = sorted({row[axis_key] for row in rows})
-    if values and values[0] > 0 and values[-1] / values[0] >= 50:
+    if logarithmic:
         axis.set_xscale("log")
     axis.set(xlabel=axis_key, ylabel=f"{metric} (mean, 95 % interval)")
     if any(groups):
@@ -185,19 +196,19 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, title: str, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     columns = 1 if count <= 1 else 2 if count <= 4 else 3
     lines = max(1, math.ceil(count / columns))
-    figure = Figure(figsize=(5.0 * columns, 3.4 * lines), layout="constrained")
+    figure = Figure(figsize=(5.0 * columns, height * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel().tolist()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[count:]:
         axis.set_axis_off()
-    figure.suptitle(title)
-    return figure, axes[: max(count, 1)] if count else axes
+    figure.suptitle(title, fontweight="bold")
+    return figure, axes[:count]
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
