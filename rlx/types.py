@@ -1,5 +1,6 @@
 """The vocabulary: what an array of a name means and its shape, and the Protocols of the function families."""
 
+import numbers
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -25,7 +26,7 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "scores": ("...K", "model scores to be ranked, or teacher scores"),
     "correct": ("...K", "0/1 verdict"),
     "labels": ("...K", "desirable (1) or not (0); graded relevance"),
-    "preference_probs": ("...K", "soft preference"),
+    "preference_probs": ("...", "probability that the chosen response of a pair is better"),
     "hidden": ("...KD", "last hidden state of a response"),
     "embeddings": ("...KE", "preference embedding of a response"),
     "index": ("...", "row in the dataset"),
@@ -101,3 +102,13 @@ def check_pairs(**arrays: Array | None) -> None:
     shape = jax.numpy.shape(array)
     if not shape or shape[-1] != 2:
         raise errors.UserError(f"{name} has shape {shape}: a pairwise loss wants [..., 2], the chosen response first.")
+
+
+def check_positive(**values: Any) -> None:
+    """Raises a :class:`~rlx.errors.UserError` for a hyperparameter that is not above 0; traced values pass.
+
+    >>> check_positive(tau=0.1)
+    """
+    for name, value in values.items():
+        if isinstance(value, numbers.Real) and not value > 0:
+            raise errors.UserError(f"{name} must be above 0, got {value}.")
