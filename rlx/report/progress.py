@@ -43,7 +43,7 @@ class Progress:
         self._clock = clock
         self._start, self._start_done = clock(), done
         self._shown_at: float | None = None
-        self._shown = ""
+        self._shown: tuple[int, str] | None = None
         self._note = ""
 
     def update(self, done: int, note: str = "") -> None:
@@ -85,10 +85,10 @@ class Progress:
         if self._terminal:
             text = text[: shutil.get_terminal_size().columns - 1]
             self._stream.write(f"\r{text}\x1b[K")
-        elif text != self._shown:
+        elif (self.done, self._note) != self._shown:
             self._stream.write(f"{text}\n")
         self._stream.flush()
-        self._shown_at, self._shown = now, text
+        self._shown_at, self._shown = now, (self.done, self._note)
 
 
 def duration(seconds: float) -> str:

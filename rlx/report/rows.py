@@ -63,6 +63,11 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """A whole JSON file, with what `dump_row` made of NaN and the infinities as floats again."""
+    return _restore(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
 def dump_row(row: Mapping[str, Any]) -> str:
     """A row as one line of valid JSON.
 
