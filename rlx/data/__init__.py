@@ -1,0 +1,1 @@
+"""Data: rows of text files become fixed-shape batches of tokens, in an order that is a pure function of the seed."""

@@ -1,0 +1,127 @@
+"""Texts become rows of tokens: the rules for BOS, EOS and truncation, and which tokens are scored.
+
+* The prompt starts with BOS. What is too long loses its beginning (after BOS): the end of a prompt is what is answered.
+* The response ends with EOS. What is too long loses its end, and then has no EOS: a model must not learn to stop there.
+* Prompt and response are tokenised apart. Exactly the tokens of the response are scored, its EOS included; there is
+  always at least one. Prompts stand on the right of their columns, responses on the left of theirs.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rlx.data.formats import Record, Text
+from rlx.data.tokenizers import Tokenizer
+
+
+class Lengths(NamedTuple):
+    """The static shape of a row: ``prompt`` + ``response`` columns for each of ``candidates``."""
+
+    prompt: int
+    response: int
+    candidates: int
+
+
+class Encoded(NamedTuple):
+    """Token ids of one record, cut to the lengths."""
+
+    prompt: np.ndarray
+    responses: tuple[np.ndarray, ...]
+    record: Record
+
+
+def encode_prompt(text: Text, tokenizer: Tokenizer, length: int) -> np.ndarray:
+    """Returns BOS and the last ``length - 1`` tokens of the prompt.
+
+    >>> from rlx.data.tokenizers import ByteTokenizer
+    >>> encode_prompt("abc", ByteTokenizer(), 3).tolist() == [257, *b"bc"]
+    True
+    """
+    ids = tokenizer.encode(text) if isinstance(text, str) else list(text)
+    if ids and not isinstance(text, str) and ids[0] == tokenizer.bos_id:
+        ids = ids[1:]
+    kept = ids[max(0, len(ids) - (length - 1)) :]
+    return np.array([tokenizer.bos_id, *kept], np.int32)
+
+
+def encode_response(text: Text, tokenizer: Tokenizer, length: int) -> np.ndarray:
+    """Returns the response with EOS if that fits, else its first ``length`` tokens.
+
+    >>> from rlx.data.tokenizers import ByteTokenizer
+    >>> encode_response("abc", ByteTokenizer(), 4).tolist() == [*b"abc", 258]
+    True
+    >>> encode_response("abc", ByteTokenizer(), 3).tolist() == [*b"abc"]
+    True
+    """
+    ids = tokenizer.encode(text) if isinstance(text, str) else list(text)
+    if isinstance(text, str) or not ids or ids[-1] != tokenizer.eos_id:
+        ids = [*ids, tokenizer.eos_id]
+    return np.array(ids[:length], np.int32)
+
+
+def encode(record: Record, tokenizer: Tokenizer, lengths: Lengths) -> Encoded:
+    """Returns the token ids of a record."""
+    prompt = encode_prompt(record.prompt, tokenizer, lengths.prompt)
+    responses = tuple(encode_response(text, tokenizer, lengths.response) for text in record.responses)
+    return Encoded(prompt, responses if lengths.response else (), record)
+
+
+def collate(rows: Sequence[Encoded | None], index: np.ndarray, tokenizer: Tokenizer, lengths: Lengths) -> dict:
+    """Returns the batch of encoded rows, and what each knows of its candidates.
+
+    A row that is ``None`` fills up the last batch of an evaluation: it holds BOS alone, and no candidate of it is real.
+    Candidates that a ragged list lacks hold the prompt, so that every row has a token to attend to.
+    """
+    shape = (len(rows), lengths.candidates, lengths.prompt + lengths.response)
+    tokens = np.full(shape, tokenizer.pad_id, np.int32)
+    valid, where = np.zeros(shape, bool), np.zeros(shape, bool)
+    candidate_where = np.zeros(shape[:2], bool)
+    blank = np.array([tokenizer.bos_id], np.int32)
+    for i, row in enumerate(rows):
+        prompt = blank if row is None else row.prompt
+        tokens[i, :, lengths.prompt - len(prompt) : lengths.prompt] = prompt
+        valid[i, :, lengths.prompt - len(prompt) : lengths.prompt] = True
+        for k, response in enumerate(() if row is None else row.responses):
+            tokens[i, k, lengths.prompt : lengths.prompt + len(response)] = response
+            where[i, k, lengths.prompt : lengths.prompt + len(response)] = True
+        if row is not None:
+            candidate_where[i, : max(1, len(row.responses))] = True
+    batch = {"tokens": tokens, "valid": valid | where, "where": where, "candidate_where": candidate_where}
+    return batch | {"index": index.astype(np.int32)} | _known([row.record if row else None for row in rows], lengths)
+
+
+def _known(records: list[Record | None], lengths: Lengths) -> dict:
+    """Labels, scores and preference probabilities, where the data has them (the rows of a file agree on that)."""
+    first = next((record for record in records if record is not None), Record())
+    known = {}
+    if first.label is not None:
+        known["labels"] = np.array([[r.label if r else 0.0] for r in records], np.float32)
+    if first.scores is not None:
+        known["scores"] = np.zeros((len(records), lengths.candidates), np.float32)
+        for row, record in zip(known["scores"], records, strict=True):
+            scores = (record and record.scores) or ()
+            row[: len(scores)] = scores
+    if first.preference_prob is not None:
+        known["preference_probs"] = np.array([r.preference_prob if r else 0.5 for r in records], np.float32)
+    return known
+
+
+def mismatch(batch: dict, following: dict, own: np.ndarray, prompt_length: int) -> dict:
+    """Returns ``kl_tokens, kl_valid, kl_where``: each prompt of ``batch`` with the responses of ``following``.
+
+    Args:
+        batch: ``[B, K, T]`` arrays as ``collate`` gives them.
+        following: the same for the example that comes next after each.
+        own: ``[B]`` true where that is the example itself or no example: nothing is scored there.
+        prompt_length: columns of the prompt.
+    """
+    where = following["where"] & ~own[:, None, None]
+    response = (where | following["where"])[..., prompt_length:]
+    return {
+        "kl_tokens": np.concatenate(
+            [batch["tokens"][..., :prompt_length], following["tokens"][..., prompt_length:]], axis=-1
+        ),
+        "kl_valid": np.concatenate([batch["valid"][..., :prompt_length], response], axis=-1),
+        "kl_where": where,
+    }

@@ -1,0 +1,369 @@
+"""Rows of the common preference formats become one vocabulary: a prompt, its responses, and what is known of them.
+
+A *row* is a dict as it stands in a file; a *record* is what the rest of the code sees. ``FORMATS`` is the list of
+formats with the fields that each needs. Conversations are written out as the HH dialogues are: turns start with
+``\\n\\nHuman:`` and ``\\n\\nAssistant:``, the prompt ends with the last ``\\n\\nAssistant:``.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from rlx.errors import UserError, close_matches
+
+Text = str | tuple[int, ...]
+"""Words, or their token ids."""
+
+ASSISTANT = "\n\nAssistant:"
+TURNS = {"user": "\n\nHuman:", "human": "\n\nHuman:", "assistant": ASSISTANT, "system": "\n\nSystem:"}
+
+
+class BadRow(ValueError):
+    """A row that does not fit its format; the reader adds file and line."""
+
+
+class Record(NamedTuple):
+    """One example. ``responses``: a pair is (chosen, rejected); a list with scores is sorted, best first."""
+
+    prompt: Text = ""
+    responses: tuple[Text, ...] = ()
+    scores: tuple[float, ...] | None = None
+    label: float | None = None
+    preference_prob: float | None = None
+
+
+class Row:
+    """A row with typed access to its fields: what is missing or of the wrong type is a ``BadRow`` with a remedy."""
+
+    def __init__(self, values: Any, fields: Mapping[str, str], vocab_size: int | None):
+        if not isinstance(values, dict):
+            raise BadRow(f"expected an object with named fields, found {_kind_of(values)}.")
+        self.values, self.fields, self.vocab_size = values, fields, vocab_size
+
+    def name(self, field: str) -> str:
+        """The name that ``field`` has in the file."""
+        return self.fields.get(field, field)
+
+    def __contains__(self, field: str) -> bool:
+        return self.name(field) in self.values
+
+    def get(self, field: str) -> Any:
+        """The value of a field that must be there."""
+        if field not in self:
+            raise BadRow(_missing(self, field))
+        return self.values[self.name(field)]
+
+    def text(self, field: str, *, empty: bool = False) -> str:
+        """A string, not empty unless ``empty``."""
+        return self._text(self.name(field), self.get(field), empty)
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """A list of non-empty strings."""
+        return tuple(self._text(f"{field}[{i}]", value, False) for i, value in enumerate(self._list(field)))
+
+    def ids(self, field: str, *, empty: bool = False) -> tuple[int, ...]:
+        """A list of token ids."""
+        return self._ids(self.name(field), self.get(field), empty)
+
+    def id_lists(self, field: str) -> tuple[tuple[int, ...], ...]:
+        """A list of lists of token ids."""
+        return tuple(self._ids(f"{field}[{i}]", value, False) for i, value in enumerate(self._list(field)))
+
+    def number(self, field: str, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number within bounds."""
+        return self._number(self.name(field), self.get(field), low, high)
+
+    def numbers(self, field: str, count: int) -> tuple[float, ...]:
+        """A list of ``count`` finite numbers."""
+        values = self._list(field)
+        if len(values) != count:
+            raise BadRow(f"field {self.name(field)!r} has {len(values)} entries for {count} responses.")
+        return tuple(self._number(f"{field}[{i}]", value) for i, value in enumerate(values))
+
+    def messages(self, field: str) -> list[tuple[str, str]]:
+        """A list of ``{"role": ..., "content": ...}`` as (role, content)."""
+        turns = [self._message(f"{self.name(field)}[{i}]", turn) for i, turn in enumerate(self._list(field))]
+        if not turns:
+            raise BadRow(f"field {self.name(field)!r} holds no message.")
+        return turns
+
+    def _list(self, field: str) -> list:
+        value = self.get(field)
+        if not isinstance(value, list):
+            raise BadRow(f"field {self.name(field)!r} must be a list, found {_kind_of(value)}.")
+        return value
+
+    def _message(self, name: str, turn: Any) -> tuple[str, str]:
+        inner = Row(turn, {}, None) if isinstance(turn, dict) else None
+        if inner is None:
+            raise BadRow(f"{name} must be an object with 'role' and 'content', found {_kind_of(turn)}.")
+        role = inner.text("role")
+        if role not in TURNS:
+            raise BadRow(f"{name} has the unknown role {role!r}; roles are {list(TURNS)}.{close_matches(role, TURNS)}")
+        return role, inner.text("content", empty=True)
+
+    def _text(self, name: str, value: Any, empty: bool) -> str:
+        if not isinstance(value, str):
+            raise BadRow(f"field {name!r} must be a string, found {_kind_of(value)}.")
+        if not value and not empty:
+            raise BadRow(f"field {name!r} is empty; remove the row or set data.on_bad_row='skip'.")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise BadRow(f"field {name!r} holds half a surrogate pair, which is no character.") from None
+        return value
+
+    def _ids(self, name: str, value: Any, empty: bool) -> tuple[int, ...]:
+        if not isinstance(value, list) or any(type(token) is not int for token in value):
+            raise BadRow(f"field {name!r} must be a list of token ids, found {_kind_of(value)}.")
+        if not value and not empty:
+            raise BadRow(f"field {name!r} is empty; remove the row or set data.on_bad_row='skip'.")
+        size = self.vocab_size
+        wrong = [token for token in value if token < 0 or (size is not None and token >= size)]
+        if wrong:
+            raise BadRow(f"field {name!r} holds the token id {wrong[0]}, outside of the vocabulary of {size}.")
+        return tuple(value)
+
+    def _number(self, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise BadRow(f"field {name!r} must be a finite number, found {_kind_of(value)}.")
+        if not low <= value <= high:
+            raise BadRow(f"field {name!r} must lie between {low} and {high}, found {value}.")
+        return float(value)
+
+
+def _missing(row: Row, field: str) -> str:
+    present, name = list(row.values), row.name(field)
+    return (
+        f"no field {name!r} among {present}.{close_matches(name, present)} "
+        f"Rename the field, or name it with data.fields={{{field!r}: '<name in the file>'}}."
+    )
+
+
+def _kind_of(value: Any) -> str:
+    shown = repr(value)
+    return f"{type(value).__name__} {shown[:40] + '...' if len(shown) > 40 else shown}"
+
+
+def _pairs(row: Row) -> Record:
+    return Record(row.text("prompt", empty=True), (row.text("chosen"), row.text("rejected")), **_probability(row))
+
+
+def _pairs_ids(row: Row) -> Record:
+    return Record(
+        row.ids("prompt_ids", empty=True), (row.ids("chosen_ids"), row.ids("rejected_ids")), **_probability(row)
+    )
+
+
+def _probability(row: Row) -> dict:
+    return {"preference_prob": row.number("preference_prob", 0, 1)} if "preference_prob" in row else {}
+
+
+def _hh(row: Row) -> Record:
+    chosen, rejected = (_split_dialogue(row, field) for field in ("chosen", "rejected"))
+    return _same_prompt(row, chosen, rejected)
+
+
+def _split_dialogue(row: Row, field: str) -> tuple[str, str]:
+    before, turn, response = row.text(field).rpartition(ASSISTANT)
+    name = row.name(field)
+    if not turn:
+        raise BadRow(f"field {name!r} has no {ASSISTANT!r} turn.")
+    if TURNS["user"] in response:
+        raise BadRow(f"field {name!r} must end with a turn of the assistant, found one of the human.")
+    if not response:
+        raise BadRow(f"field {name!r} ends with an empty response; remove the row or set data.on_bad_row='skip'.")
+    return before + turn, response
+
+
+def _conversation(row: Row) -> Record:
+    chosen, rejected = (_split_messages(row, field) for field in ("chosen", "rejected"))
+    if "prompt" not in row:
+        return _same_prompt(row, chosen, rejected)
+    is_text = isinstance(row.get("prompt"), str)
+    shared = f"{TURNS['user']} {row.text('prompt')}" if is_text else _render(row.messages("prompt"))
+    without = all(before == ASSISTANT for before, _ in (chosen, rejected))
+    if without:  # `chosen` and `rejected` hold the last turn alone
+        chosen, rejected = ((shared + before, response) for before, response in (chosen, rejected))
+    return _same_prompt(row, chosen, rejected)
+
+
+def _same_prompt(row: Row, chosen: tuple[str, str], rejected: tuple[str, str]) -> Record:
+    if chosen[0] != rejected[0]:
+        raise BadRow(
+            f"fields {row.name('chosen')!r} and {row.name('rejected')!r} differ before the last turn of the assistant."
+        )
+    return Record(chosen[0], (chosen[1], rejected[1]), **_probability(row))
+
+
+def _render(messages: list[tuple[str, str]]) -> str:
+    return "".join(f"{TURNS[role]} {content}" for role, content in messages)
+
+
+def _split_messages(row: Row, field: str) -> tuple[str, str]:
+    *before, (role, content) = row.messages(field)
+    if role != "assistant":
+        raise BadRow(f"field {row.name(field)!r} must end with a message of the assistant, found role {role!r}.")
+    if not content:
+        raise BadRow(
+            f"field {row.name(field)!r} ends with an empty message; set data.on_bad_row='skip' to drop the row."
+        )
+    return _render(before) + ASSISTANT, f" {content}"
+
+
+def _lists(row: Row) -> Record:
+    return _ranked(row.text("prompt", empty=True), row.texts("responses"), row)
+
+
+def _lists_ids(row: Row) -> Record:
+    return _ranked(row.ids("prompt_ids", empty=True), row.id_lists("responses_ids"), row)
+
+
+def _ranked(prompt: Text, responses: tuple, row: Row) -> Record:
+    """Sorts by score, best first (ties keep their order): the first candidate is the chosen one everywhere."""
+    if not responses:
+        raise BadRow("the row holds no response; set data.on_bad_row='skip' to drop it.")
+    if "scores" not in row:
+        return Record(prompt, responses)
+    scores = row.numbers("scores", len(responses))
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    return Record(prompt, tuple(responses[i] for i in order), tuple(scores[i] for i in order))
+
+
+def _label(row: Row) -> float:
+    value = row.get("label")
+    if value not in (0, 1) or not isinstance(value, bool | int | float):
+        raise BadRow(f"field {row.name('label')!r} must be true, false, 1 or 0, found {_kind_of(value)}.")
+    return float(value)
+
+
+def _unpaired(row: Row) -> Record:
+    return Record(row.text("prompt", empty=True), (row.text("completion"),), label=_label(row))
+
+
+def _unpaired_ids(row: Row) -> Record:
+    return Record(row.ids("prompt_ids", empty=True), (row.ids("completion_ids"),), label=_label(row))
+
+
+def _messages(row: Row) -> Record:
+    prompt, response = _split_messages(row, "messages")
+    return Record(prompt, (response,))
+
+
+class Format(NamedTuple):
+    """How rows of a format are read. ``accepts`` settles between formats with the same fields."""
+
+    kind: str
+    fields: tuple[str, ...]
+    parse: Callable[[Row], Record]
+    accepts: Callable[[Row], bool] = lambda row: True
+    optional: tuple[str, ...] = ()
+
+
+def _has_lists(row: Row) -> bool:
+    return isinstance(row.get("chosen"), list)
+
+
+FORMATS: dict[str, Format] = {  # `auto` takes the first one that fits: the richer formats stand first
+    "pairs_ids": Format(
+        "pairs", ("prompt_ids", "chosen_ids", "rejected_ids"), _pairs_ids, optional=("preference_prob",)
+    ),
+    "lists_ids": Format("lists", ("prompt_ids", "responses_ids"), _lists_ids, optional=("scores",)),
+    "unpaired_ids": Format("unpaired", ("prompt_ids", "completion_ids", "label"), _unpaired_ids),
+    "sft_ids": Format(
+        "sft",
+        ("prompt_ids", "response_ids"),
+        lambda row: Record(row.ids("prompt_ids", empty=True), (row.ids("response_ids"),)),
+    ),
+    "conversation": Format("pairs", ("chosen", "rejected"), _conversation, _has_lists, ("prompt", "preference_prob")),
+    "pairs": Format("pairs", ("prompt", "chosen", "rejected"), _pairs, optional=("preference_prob",)),
+    "hh": Format("pairs", ("chosen", "rejected"), _hh, lambda row: "prompt" not in row, ("preference_prob",)),
+    "lists": Format("lists", ("prompt", "responses"), _lists, optional=("scores",)),
+    "unpaired": Format("unpaired", ("prompt", "completion", "label"), _unpaired),
+    "sft": Format(
+        "sft", ("prompt", "response"), lambda row: Record(row.text("prompt", empty=True), (row.text("response"),))
+    ),
+    "messages": Format("sft", ("messages",), _messages),
+    "text": Format("sft", ("text",), lambda row: Record("", (row.text("text"),))),
+    "prompts": Format("prompts", ("prompt",), lambda row: Record(row.text("prompt"))),
+    "prompts_ids": Format("prompts", ("prompt_ids",), lambda row: Record(row.ids("prompt_ids"))),
+}
+
+SERVED_BY = {  # which kinds of data can be read as which
+    "pairs": ("pairs",),
+    "lists": ("pairs", "lists"),
+    "unpaired": ("pairs", "unpaired"),
+    "sft": ("pairs", "lists", "sft"),
+    "prompts": ("pairs", "lists", "unpaired", "sft", "prompts"),
+}
+
+
+class Parser(NamedTuple):
+    """A format bound to one file: names of the fields, optional fields that every row has, bounds."""
+
+    format: str
+    fields: Mapping[str, str] = {}
+    optional: tuple[str, ...] = ()
+    vocab_size: int | None = None
+    max_candidates: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of data that the format holds."""
+        return FORMATS[self.format].kind
+
+    def __call__(self, values: Any) -> Record:
+        """Returns the record of a row, or raises ``BadRow``."""
+        row = Row(values, self.fields, self.vocab_size)
+        for field in FORMATS[self.format].optional:
+            if field in row and field not in self.optional:
+                raise BadRow(f"field {row.name(field)!r} is here but not in the first row: give it to all or to none.")
+        for field in self.optional:
+            row.get(field)
+        record = FORMATS[self.format].parse(row)
+        if self.max_candidates is not None and len(record.responses) > self.max_candidates:
+            raise BadRow(
+                f"{len(record.responses)} responses, but data.max_candidates={self.max_candidates}: raise it, or set "
+                "data.on_bad_row='skip'."
+            )
+        return record
+
+
+def bind(parser: Parser, values: Any, kind: str) -> Parser:
+    """Fits ``parser`` to the first row of a file: settles ``format='auto'`` and which optional fields there are.
+
+    Raises:
+        BadRow: the row has no format that can serve ``kind``, with the nearest format and its missing field.
+    """
+    row = Row(values, parser.fields, parser.vocab_size)
+    name = parser.format
+    if name == "auto":
+        fitting = {name: form for name, form in FORMATS.items() if form.kind in SERVED_BY[kind]}
+        found = (n for n, f in fitting.items() if all(field in row for field in f.fields) and f.accepts(row))
+        name = next(found, None) or _no_format(row, fitting, kind)
+    return parser._replace(format=name, optional=tuple(f for f in FORMATS[name].optional if f in row))
+
+
+def _no_format(row: Row, formats: dict[str, Format], kind: str) -> str:
+    def fit(name: str) -> float:
+        fields = formats[name].fields
+        close = [field in row or bool(close_matches(row.name(field), row.values)) for field in fields]
+        return sum(close) / len(close) + 0.01 * sum(close)  # of two that fit alike, the richer one
+
+    nearest = max(formats, key=fit)
+    missing = [field for field in formats[nearest].fields if field not in row]
+    why = _missing(row, missing[0]) if missing else f"it does not fit format {nearest!r}."
+    raise BadRow(f"no format for {kind!r} fits; nearest is {nearest!r} with fields {formats[nearest].fields}: {why}")
+
+
+def check_format(name: str, kind: str) -> None:
+    """Raises ``UserError`` for an unknown format, or one that cannot be read as ``kind``."""
+    if name not in (*FORMATS, "auto"):
+        raise UserError(
+            f"unknown data.format {name!r}; formats are {['auto', *FORMATS]}.{close_matches(name, FORMATS)}"
+        )
+    if kind not in SERVED_BY:
+        raise UserError(f"unknown kind of data {kind!r}; kinds are {list(SERVED_BY)}.{close_matches(kind, SERVED_BY)}")
+    if name != "auto" and FORMATS[name].kind not in SERVED_BY[kind]:
+        able = [n for n, f in FORMATS.items() if f.kind in SERVED_BY[kind]]
+        raise UserError(f"data.format {name!r} cannot be read as {kind!r}; formats that can: {able}.")

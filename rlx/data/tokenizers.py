@@ -1,0 +1,168 @@
+"""Tokenizers: bytes by default, Hugging Face ``tokenizer.json`` files, and plain token ids for generated languages."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlx.errors import UserError, close_matches
+
+
+class Tokenizer(Protocol):
+    """What the pipeline needs. ``encode`` adds no special tokens, ``decode`` drops them.
+
+    ``fingerprint`` changes when any text would be encoded differently: caches are keyed by it.
+    """
+
+    vocab_size: int
+    pad_id: int
+    bos_id: int
+    eos_id: int
+    fingerprint: str
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class ByteTokenizer:
+    """The UTF-8 bytes of a text, and three special tokens.
+
+    >>> tokenizer = ByteTokenizer()
+    >>> tokenizer.encode("né"), tokenizer.decode([110, 195, 169, tokenizer.eos_id])
+    ([110, 195, 169], 'né')
+    """
+
+    pad_id, bos_id, eos_id = 256, 257, 258
+    vocab_size = 259
+    fingerprint = "byte-1"
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the bytes of ``text``."""
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of the bytes; what is cut inside a character becomes the replacement character."""
+        return bytes(int(token) for token in ids if token < 256).decode(errors="replace")
+
+
+class IdTokenizer:
+    """Token ids written with spaces between them: for generated languages that have no words.
+
+    >>> tokenizer = IdTokenizer(size=10)
+    >>> tokenizer.encode("3 1"), tokenizer.decode([3, 1, tokenizer.eos_id]), tokenizer.vocab_size
+    ([3, 1], '3 1', 13)
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.pad_id, self.bos_id, self.eos_id = size, size + 1, size + 2
+        self.vocab_size = size + 3
+        self.fingerprint = f"ids-{size}"
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids in ``text``."""
+        try:
+            ids = [int(word) for word in text.split()]
+        except ValueError:
+            raise UserError(f"tokenizer 'ids' reads numbers with spaces between them, found {text[:40]!r}.") from None
+        if any(not 0 <= token < self.size for token in ids):
+            raise UserError(f"tokenizer 'ids' has the ids 0 to {self.size - 1}, found {text[:40]!r}.")
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the ids as text."""
+        return " ".join(str(int(token)) for token in ids if token < self.size)
+
+
+class HuggingFaceTokenizer:
+    """A ``tokenizer.json``. Special tokens are found by their usual names, or named by the caller.
+
+    Args:
+        path: the file, or the folder that holds it.
+        pad, bos, eos: the special tokens as text, for instance ``"<|endoftext|>"``; one may serve as several.
+    """
+
+    def __init__(self, path: str, pad: str | None = None, bos: str | None = None, eos: str | None = None):
+        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+        self._tokenizer = _load_file(file)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.eos_id = self._special(file, "eos", eos, _EOS)
+        self.bos_id = self._special(file, "bos", bos, _BOS)
+        self.pad_id = self._special(file, "pad", pad, _PAD)
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        content = f"{self._tokenizer.to_str()}{self.pad_id} {self.bos_id} {self.eos_id}"
+        self.fingerprint = "hf-" + hashlib.sha256(content.encode()).hexdigest()[:32]
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the token ids of ``text``, without special tokens around it."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of token ids, without special tokens."""
+        return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
+
+    def _special(self, file: Path, role: str, name: str | None, usual: Sequence[str]) -> int:
+        ids = {token: self._tokenizer.token_to_id(token) for token in ([name] if name is not None else usual)}
+        found = [index for index in ids.values() if index is not None]
+        if not found:
+            added = sorted(token.content for token in self._tokenizer.get_added_tokens_decoder().values())
+            raise UserError(
+                f"{file} has no {role} token {' or '.join(map(repr, ids))}; its special tokens are {added}."
+                f"{close_matches(name or usual[0], added)} Name it with tokenizer.{role}='...'."
+            )
+        return found[0]
+
+
+_EOS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[SEP]")
+_BOS = ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "[CLS]", "<|endoftext|>")
+_PAD = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>", "<|endoftext|>", "</s>", "<eos>")
+
+
+def _load_file(file: Path) -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise UserError("tokenizer 'hf' needs the package tokenizers: pip install 'rlx[hf]'.") from None
+    if not file.is_file():
+        near = close_matches(file.name, [other.name for other in file.parent.glob("*")])
+        raise UserError(f"tokenizer.path: no file {file}.{near}")
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"tokenizer.path: {file} is not a tokenizer.json ({error}).") from None
+
+
+TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
+    "byte": ByteTokenizer,
+    "ids": IdTokenizer,
+    "hf": HuggingFaceTokenizer,
+}
+
+
+def build(config: Mapping[str, Any] | None = None) -> Tokenizer:
+    """Returns the tokenizer of a config such as ``{"name": "byte"}`` or ``{"name": "hf", "path": "tokenizer.json"}``.
+
+    Raises:
+        UserError: an unknown name or key, a missing file, package or special token.
+
+    >>> build({"name": "bytes"})
+    Traceback (most recent call last):
+    rlx.errors.UserError: unknown tokenizer.name 'bytes'; tokenizers are ['byte', 'ids', 'hf']. Did you mean 'byte'?
+    """
+    arguments = dict(config or {})
+    name = arguments.pop("name", "byte")
+    if name not in TOKENIZERS:
+        near = close_matches(name, TOKENIZERS)
+        raise UserError(f"unknown tokenizer.name {name!r}; tokenizers are {list(TOKENIZERS)}.{near}")
+    parameters = inspect.signature(TOKENIZERS[name]).parameters
+    for key in arguments:
+        if key not in parameters:
+            near = close_matches(key, parameters)
+            raise UserError(f"unknown key tokenizer.{key} of {name!r}; keys are {list(parameters)}.{near}")
+    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
+    if missing:
+        raise UserError(f"tokenizer {name!r} needs tokenizer.{missing[0]}.")
+    return TOKENIZERS[name](**arguments)
