@@ -66,6 +66,7 @@ class Method(NamedTuple):
       coupling: ``example``, ``group`` or ``batch``: what may never be split without ``prepare``.
       splittable: whether micro-batches give the same result as the whole batch.
       partition: ``(params, state) -> PartitionSpecs`` of the same structure; None replicates both.
+      hyperparameters: the keywords it was built with.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Method(NamedTuple):
     coupling: str = "example"
     splittable: bool = True
     partition: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]] | None = None
+    hyperparameters: Mapping[str, Any] = {}
 
 
 def arrays_of(function: Callable) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -171,6 +173,7 @@ def stateless(
         tuple(sorted(prepare_needs)),
         coupling,
         coupling != "batch" or bool(coupled),
+        hyperparameters=accepted | keywords,
     )
 
 

@@ -1,0 +1,88 @@
+"""The train state: one pytree with everything that a step changes, sharded from the moment it exists."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rlx.method import Method, Shapes
+from rlx.models import Model
+from rlx.train import sharding
+
+
+class TrainState(NamedTuple):
+    """Attributes:
+    step: optimiser steps taken, int32.
+    params: ``{"policy": ..., "method": ...}``, what the optimiser moves.
+    opt_state: of optax.
+    method_state: signals of the method.
+    key: base of the random numbers; step t uses ``fold_in(key, t)``.
+    """
+
+    step: jax.Array
+    params: dict[str, Any]
+    opt_state: Any
+    method_state: Any
+    key: jax.Array
+
+
+def state_shardings(
+    state: TrainState, model: Model, method: Method, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shardings of a state (arrays or shapes): moments of the optimiser lie where their parameter lies."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+    policy = state.params["policy"]
+    method_specs = (None, None)
+    if method.partition is not None:
+        method_specs = method.partition(state.params["method"], state.method_state)
+    params = {
+        "policy": sharding.tree_shardings(policy, None if model.partition is None else model.partition(policy), mesh),
+        "method": sharding.tree_shardings(state.params["method"], method_specs[0], mesh),
+    }
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer, lambda _, where: where, state.opt_state, params, transform_non_params=lambda _: replicated
+    )
+    return TrainState(
+        replicated, params, opt_state, sharding.tree_shardings(state.method_state, method_specs[1], mesh), replicated
+    )
+
+
+def create_state(
+    model: Model,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    shapes: Shapes,
+    *,
+    seed: int,
+    mesh: Mesh,
+    policy: Any = None,
+) -> TrainState:
+    """A fresh state on the mesh.
+
+    Args:
+      model: policy; its parameters are drawn from ``seed`` unless ``policy`` gives them.
+      method: brings its own parameters and state.
+      optimizer: moves both.
+      shapes: sizes for the method's own arrays.
+      seed: of the policy, the method and the run's random numbers.
+      mesh: where the state lives.
+      policy: parameters to start from, of an earlier stage or a checkpoint; copied, so that donation cannot eat them.
+    """
+    key = jax.random.PRNGKey(seed)
+    method_key, run_key = jax.random.split(key)
+    own, method_state = method.init(method_key, shapes)
+    params = {"policy": model.init(seed) if policy is None else policy, "method": own}
+    opt_shape = jax.eval_shape(optimizer.init, params)
+    blank = TrainState(jnp.zeros((), jnp.int32), params, opt_shape, method_state, run_key)
+    places = state_shardings(blank, model, method, optimizer, mesh)
+    params = jax.tree.map(place, params, places.params)
+    opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(params)
+    rest = jax.tree.map(place, (blank.step, method_state, run_key), (places.step, places.method_state, places.key))
+    return TrainState(rest[0], params, opt_state, rest[1], rest[2])
+
+
+def place(array: Any, where: NamedSharding) -> jax.Array:
+    """A copy of an array with the given sharding, made shard by shard."""
+    return jnp.copy(jax.device_put(array, where))

@@ -1,0 +1,224 @@
+"""One optimiser step: a jitted, donated function of ``(state, batch, auxiliary)``, exact over micro-batches and shards.
+
+Numerators, denominators and gradients of numerators are summed over micro-batches (and, under pmap, over devices); the
+division comes once, after the global sum. What couples the batch is computed by ``method.prepare`` on all of it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from rlx import errors, metrics, numerics
+from rlx.method import Constants, Method
+from rlx.models import Model
+from rlx.train import sharding
+from rlx.train.forward import Arrays, Forward, method_arrays
+from rlx.train.state import TrainState
+
+Auxiliary = Mapping[str, Any]
+Step = Callable[[TrainState, Mapping[str, jax.Array], Auxiliary], tuple[TrainState, metrics.Metrics]]
+
+
+def make_train_step(
+    model: Model,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    *,
+    mesh: Mesh,
+    prompt_length: int,
+    micro_batches: int = 1,
+) -> Step:
+    """The jitted step ``(state, batch, auxiliary) -> (state, metrics)``; the state is donated.
+
+    Args:
+      model: policy and head.
+      method: what is minimised.
+      optimizer: any optax transformation.
+      mesh: rows of the batch are spread over its data and fsdp axes; parameters lie as the state has them.
+      prompt_length: positions of a row that hold the prompt.
+      micro_batches: parts that the batch is worked off in, one after the other; the result is that of the whole batch.
+
+    Raises:
+      UserError: micro-batches with a loss that couples the whole batch through its gradient; rows that do not divide.
+    """
+    check_split(method, micro_batches)
+    forward = Forward(model, prompt_length=prompt_length, mesh=mesh if mesh.size > 1 else None)
+
+    def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
+        check_rows(batch, micro_batches * sharding.batch_shards(mesh))
+        return _step(forward, method, optimizer, micro_batches, None, state, batch, auxiliary)
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_pmap_step(
+    model: Model,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    *,
+    axis_name: str,
+    prompt_length: int,
+    micro_batches: int = 1,
+) -> Step:
+    """The same step under ``jax.pmap``: state and auxiliary replicated, batch arrays ``[devices, rows, ...]``.
+
+    ``method`` must be built for the axis: ``rlx.build(config, axis_name=axis_name)``.
+    """
+    check_split(method, micro_batches)
+    forward = Forward(model, prompt_length=prompt_length)
+
+    def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
+        check_rows(batch, micro_batches)
+        return _step(forward, method, optimizer, micro_batches, axis_name, state, batch, auxiliary)
+
+    return jax.pmap(step, axis_name=axis_name, donate_argnums=0)
+
+
+def check_split(method: Method, micro_batches: int) -> None:
+    """Refuses to split what only the whole batch defines, by name."""
+    if micro_batches > 1 and not method.splittable:
+        raise errors.UserError(
+            f"{method.name} couples the whole batch through its gradient: it cannot be split into "
+            f"{micro_batches} micro-batches. Set micro_batches=1, or use more devices."
+        )
+
+
+def check_rows(batch: Mapping[str, jax.Array], parts: int) -> None:
+    """Rows must divide evenly over micro-batches and shards."""
+    rows = len(batch["tokens"])
+    if rows % parts:
+        raise errors.UserError(
+            f"batch_size {rows} does not divide into {parts} equal parts (micro-batches x data x fsdp): "
+            f"use a multiple of {parts}."
+        )
+
+
+def _step(
+    forward: Forward,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    parts: int,
+    axis_name: numerics.AxisName,
+    state: TrainState,
+    batch: Mapping[str, jax.Array],
+    auxiliary: Auxiliary,
+) -> tuple[TrainState, metrics.Metrics]:
+    key = jax.random.fold_in(state.key, state.step)
+    pieces = jax.tree.map(lambda x: _cut(x, parts), dict(batch))
+
+    def prepare(arrays: Arrays) -> tuple[Constants, Any]:
+        frozen = jax.lax.stop_gradient(arrays)
+        return method.prepare(frozen, jax.lax.stop_gradient(state.params["method"]), state.method_state, key)
+
+    def objective(params, piece, constants):
+        """Numerator of a micro-batch; without ``constants`` it is the whole batch and prepares itself."""
+        arrays = method_arrays(method, forward(params["policy"], piece, auxiliary, wanted(method, piece)))
+        method_state = state.method_state
+        if constants is None:
+            constants, method_state = prepare(arrays)
+        numerator, denominator = method.aggregate.terms(*method.apply(constants, arrays, params["method"]))
+        return numerator, (denominator, report(method, arrays), method_state)
+
+    differentiate = jax.value_and_grad(objective, has_aux=True)
+    if parts == 1:
+        piece = {name: x[0] for name, x in pieces.items()}
+        (numerator, (denominator, reported, method_state)), grads = differentiate(state.params, piece, None)
+    else:
+        constants, method_state = prepare(_global_arrays(forward, method, state, batch, pieces, auxiliary))
+        units = {name: _cut(x, parts) for name, x in constants.units.items()}
+
+        def one(piece_and_units):
+            piece, units = piece_and_units
+            out = differentiate(state.params, piece, Constants(constants.shared, units))
+            (numerator, (denominator, reported, _)), grads = out
+            return numerator, denominator, reported, grads
+
+        numerator, denominator, reported, grads = _sum_over(one, (pieces, units))
+
+    numerator, denominator, grads = numerics.psum((numerator, denominator, grads), axis_name)
+    grads = jax.tree.map(lambda g: method.aggregate.divide(g, denominator.astype(g.dtype)), grads)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    reported = metrics.psum(reported, axis_name) | {
+        "loss": _loss(method, numerator, denominator),
+        "grad_norm": metrics.mean_of(optax.global_norm(grads)),
+    }
+    return TrainState(state.step + 1, params, opt_state, method_state, state.key), reported
+
+
+def _sum_over(function: Callable[[Any], Any], pieces: Any) -> Any:
+    """Sums a pytree-valued function over the leading axis of ``pieces``, one piece at a time."""
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], pieces))
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(lambda total, piece: (jax.tree.map(jnp.add, total, function(piece)), None), zero, pieces)[0]
+
+
+def _cut(x: jax.Array, parts: int) -> jax.Array:
+    """``[B, ...] -> [parts, B / parts, ...]``, dealt out in turn so that each part is spread over all shards."""
+    return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+
+
+def _join(x: jax.Array) -> jax.Array:
+    """The inverse of :func:`_cut`."""
+    return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+
+
+def _global_arrays(forward: Forward, method: Method, state: TrainState, batch, pieces, auxiliary: Auxiliary) -> Arrays:
+    """What ``prepare`` reads, of the whole batch: a forward-only pass, skipped where the data has it all."""
+    names = wanted(method, batch, method.prepare_needs)
+
+    def one(piece):
+        return forward(state.params["policy"], piece, auxiliary, names)
+
+    _, arrays = jax.lax.scan(lambda carry, piece: (carry, one(piece)), None, pieces)
+    return method_arrays(method, {name: _join(x) for name, x in arrays.items()})
+
+
+def wanted(method: Method, batch: Mapping[str, Any], names: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Arrays to compute: those that are needed, and the optional ones that come with the data or cost nothing."""
+    free = {"lengths", *batch}
+    return (*(method.needs if names is None else names), *(name for name in method.optional if name in free))
+
+
+def report(method: Method, arrays: Arrays) -> metrics.Metrics:
+    """The metrics that these arrays can give, by the same names for every method."""
+    arrays = jax.lax.stop_gradient(arrays)
+    beta = float(method.hyperparameters.get("beta", 1.0))
+    if "policy_logps" in arrays:
+        return metrics.preference(arrays, beta=beta)
+    if "rewards" in arrays:
+        return metrics.scored(arrays["rewards"], arrays["where"])
+    return metrics.tokens(arrays) if "logprobs" in arrays else {}
+
+
+def _loss(method: Method, numerator: jax.Array, denominator: jax.Array) -> metrics.Mean:
+    """The loss as a mean that merges over batches; a plain sum counts batches."""
+    return metrics.Mean(numerator, jnp.ones_like(numerator) if method.aggregate.count is None else denominator)
+
+
+def make_eval_step(model: Model, method: Method, *, mesh: Mesh, prompt_length: int) -> Callable[..., metrics.Metrics]:
+    """The jitted ``(params, method_state, batch, auxiliary) -> metrics``, loss included; state is only read."""
+    forward = Forward(model, prompt_length=prompt_length, mesh=mesh if mesh.size > 1 else None)
+
+    def evaluate(params, method_state, batch: Mapping[str, jax.Array], auxiliary: Auxiliary) -> metrics.Metrics:
+        arrays = method_arrays(method, forward(params["policy"], batch, auxiliary, wanted(method, batch)))
+        constants, _ = method.prepare(arrays, params["method"], method_state, jax.random.PRNGKey(0))
+        terms = method.aggregate.terms(*method.apply(constants, arrays, params["method"]))
+        return report(method, arrays) | {"loss": _loss(method, *terms)}
+
+    return jax.jit(evaluate)
+
+
+def make_score(model: Model, *, mesh: Mesh, prompt_length: int) -> Callable[..., Arrays]:
+    """The jitted ``(policy_params, batch) -> {"logps": [B, K], "kl_logps": [B, K] where the batch has kl_tokens}``."""
+    forward = Forward(model, prompt_length=prompt_length, mesh=mesh if mesh.size > 1 else None)
+
+    def score(params, batch: Mapping[str, jax.Array]) -> Arrays:
+        scores = {"logps": forward.logps(params, batch)}
+        return scores | ({"kl_logps": forward.logps(params, batch, prefix="kl_")} if "kl_tokens" in batch else {})
+
+    return jax.jit(score)
