@@ -1,0 +1,63 @@
+"""Surrogates: the loss of a token from its ratio, its advantage and its log-probability (:class:`rlx.types.Surrogate`).
+
+All operate elementwise; ratios ``[..., T]``, advantages ``[..., T]`` or ``[..., 1]``, which are constants.
+"""
+
+import jax.numpy as jnp
+
+from rlx import errors
+from rlx.policy import ratios
+from rlx.types import Array, Surrogate
+
+
+def unclipped(ratio: Array, advantages: Array, logprobs: Array | None = None) -> Array:
+    """``-A r``: the policy gradient itself, importance-weighted."""
+    return -advantages * ratio
+
+
+def clip(low: float, high: float, *, dual: float | None = None, cap: float | None = None) -> Surrogate:
+    r"""PPO's pessimistic surrogate :math:`\max(-A\min(r, \text{cap}),\; -A\,\mathrm{clip}(r, 1-l, 1+h))`.
+
+    Args:
+      low: l, how far a ratio may fall below 1.
+      high: h, how far it may rise above 1 (DAPO's clip-higher: 0.28 against 0.2).
+      dual: c > 1; where A < 0 the loss is at most :math:`-A c`, so that an exploding ratio stops counting. None: none.
+      cap: largest ratio of the unclipped branch (TRL's two-sided clipping, ``delta``); should exceed 1 + h.
+
+    Raises:
+      UserError: ``dual`` is not above 1.
+
+    >>> print(clip(0.2, 0.2, dual=3.0)(jnp.array([2.0, 2.0, 9.0]), jnp.array([1.0, -1.0, -1.0])))
+    [-1.2  2.   3. ]
+
+    References:
+      Schulman et al., *Proximal Policy Optimization Algorithms*, arXiv:1707.06347.
+      Ye et al., *Mastering Complex Control in MOBA Games with Deep RL*, arXiv:1912.09729 (dual clip).
+    """
+    check_dual(dual)
+
+    def surrogate(ratio: Array, advantages: Array, logprobs: Array | None = None) -> Array:
+        capped = ratio if cap is None else ratios.clamp(ratio, -jnp.inf, cap)
+        worst = jnp.maximum(-advantages * capped, -advantages * ratios.clamp(ratio, 1 - low, 1 + high))
+        return worst if dual is None else jnp.where(advantages < 0, jnp.minimum(worst, -advantages * dual), worst)
+
+    return surrogate
+
+
+def is_clipped(ratio: Array, advantages: Array, *, low: float, high: float) -> Array:
+    """Tokens whose clipped loss is strictly above the unclipped one: their gradient is 0."""
+    return -advantages * ratios.clamp(ratio, 1 - low, 1 + high) > -advantages * ratio
+
+
+def is_dual_clipped(ratio: Array, advantages: Array, *, low: float, high: float, dual: float) -> Array:
+    """Tokens with A < 0 whose clipped loss is above ``-A c``."""
+    return (advantages < 0) & (clip(low, high)(ratio, advantages, ratio) > -advantages * check_dual(dual))
+
+
+def check_dual(dual: float | None) -> float | None:
+    """A dual clip at or below 1 would cut off ratios that PPO trains on."""
+    if dual is not None and dual <= 1:
+        raise errors.UserError(
+            f"dual_clip bounds the ratio where A < 0 and must be above 1 (3.0 is usual), got {dual}."
+        )
+    return dual
