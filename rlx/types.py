@@ -38,6 +38,7 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "rollout_logprobs": ("...KT", "the same as the sampler recorded them"),
     "entropy": ("...KT", "entropy of the policy at the token"),
     "advantages": ("...KT", "advantage, broadcast over tokens where its last axis is 1"),
+    "weights": ("...KT", "rollout importance weights of the tokens, broadcast where the last axis is 1"),
     "values": ("...KT", "value head"),
     "returns": ("...KT", "value targets"),
     "token_rewards": ("...KT", "reward given at a token"),
