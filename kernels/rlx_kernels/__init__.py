@@ -1,0 +1,1 @@
+"""Kernels for statistics over large vocabularies; imports nothing but jax. The public interface is ``rlx.ops``."""

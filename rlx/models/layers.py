@@ -1,0 +1,140 @@
+"""Building blocks of the decoder as nnx modules on flattened tokens ``[N, D]``; only attention sees ``[B, T, H, d]``.
+
+Weights are declared as zeros (shapes only: the modules are built under ``nnx.eval_shape``) with the logical name
+of every axis in the metadata, from which ``transformer.partition`` derives the sharding.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def wide(dtype) -> jnp.dtype:
+    """Type of statistics over activations: at least float32.
+
+    >>> print(wide(jnp.bfloat16), wide(jnp.float32))
+    float32 float32
+    """
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+class Weights:
+    """Declares parameters: stacks them over layers, stores them in ``param_dtype``, computes in ``dtype``."""
+
+    def __init__(self, dtype: str, param_dtype: str, stack: tuple[int, ...] = ()):
+        self.dtype, self.param_dtype, self.stack = dtype, param_dtype, stack
+
+    def __call__(self, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
+        names = (None,) * len(self.stack) + axes
+        return nnx.Param(jnp.zeros(self.stack + shape, self.param_dtype), axes=names)
+
+
+class Linear(nnx.Module):
+    """``[N, I] -> [N, O]``, the axes named for sharding."""
+
+    def __init__(self, weights: Weights, shape: tuple[int, int], axes: tuple[str, str], bias: bool = False):
+        self.dtype = weights.dtype
+        self.kernel = weights(shape, axes)
+        self.bias = weights(shape[1:], axes[1:]) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x @ self.kernel[...].astype(self.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """``x / rms(x) * scale`` with the mean of squares in at least float32."""
+
+    def __init__(self, weights: Weights, size: int, eps: float):
+        self.dtype, self.eps = weights.dtype, eps
+        self.scale = weights((size,), (None,))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.astype(wide(self.dtype))
+        x = x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + self.eps)
+        return (x * self.scale[...]).astype(self.dtype)
+
+
+def rotary_tables(positions: jax.Array, head_dim: int, theta: float, dtype) -> tuple[jax.Array, jax.Array]:
+    """Cosines and sines ``[..., T, 1, head_dim / 2]`` of the rotary embedding at ``positions [..., T]``."""
+    kind = wide(dtype)
+    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=kind) / head_dim)
+    angles = positions[..., None, None].astype(kind) * frequencies
+    return jnp.cos(angles).astype(dtype), jnp.sin(angles).astype(dtype)
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotate the half-split pairs of ``x [..., T, H, d]`` (the convention of Llama and Qwen checkpoints)."""
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def causal_mask(shape: tuple[int, int], valid: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Which keys each query sees, ``[N | 1, T, T]``, and the positions ``[N | 1, T]``: real tokens count from 0.
+
+    >>> mask, positions = causal_mask((1, 3), jnp.array([[False, True, True]]))
+    >>> print(positions, mask[0, 2])
+    [[0 0 1]] [False  True  True]
+    """
+    steps = jnp.arange(shape[1])
+    causal = steps[None, :, None] >= steps[None, None, :]
+    if valid is None:
+        return causal, steps[None]
+    positions = jnp.maximum(jnp.cumsum(valid, axis=-1) - 1, 0)
+    return causal & valid[:, None, :], positions
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """Grouped-query attention of scaled queries.
+
+    The softmax divides after the product with ``v``: ``T * d`` instead of ``T * S`` divisions. A row without any
+    key (``mask`` all False) averages all values: finite, and never read by a real token.
+
+    Args:
+        q: ``[B, T, H, d]``, already divided by ``sqrt(d)``.
+        k: ``[B, S, G, d]``, ``H`` a multiple of ``G``.
+        v: ``[B, S, G, d]``.
+        mask: bool ``[B | 1, T, S]``, True where query ``t`` may see key ``s``.
+    """
+    b, t, h, d = q.shape
+    g = k.shape[2]
+    q = q.reshape(b, t, g, h // g, d)
+    scores = jnp.einsum("btgrd,bsgd->bgrts", q, k, preferred_element_type=wide(q.dtype))
+    scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    total = weights.sum(-1)
+    out = jnp.einsum("bgrts,bsgd->btgrd", weights.astype(v.dtype), v, preferred_element_type=total.dtype)
+    out = out / jnp.moveaxis(total, 3, 1)[..., None]
+    return out.astype(v.dtype).reshape(b, t, h, d)
+
+
+class Attention(nnx.Module):
+    """Projections of grouped-query attention with rotary positions; query, key and value are separate products."""
+
+    def __init__(self, weights: Weights, hidden_size: int, heads: int, kv_heads: int, head_dim: int, bias: bool):
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.query = Linear(weights, (hidden_size, heads * head_dim), ("embed", "heads"), bias)
+        self.key = Linear(weights, (hidden_size, kv_heads * head_dim), ("embed", "kv_heads"), bias)
+        self.value = Linear(weights, (hidden_size, kv_heads * head_dim), ("embed", "kv_heads"), bias)
+        self.output = Linear(weights, (heads * head_dim, hidden_size), ("heads", "embed"))
+
+    def project(self, x: jax.Array, rope: tuple[jax.Array, jax.Array], rows: tuple[int, int]):
+        """Scaled queries, keys and values ``[B, T, heads, d]`` of ``x [B * T, D]``; ``rows`` is ``(B, T)``."""
+        q = (self.query(x) * self.head_dim**-0.5).reshape(*rows, self.heads, self.head_dim)
+        k = self.key(x).reshape(*rows, self.kv_heads, self.head_dim)
+        v = self.value(x).reshape(*rows, self.kv_heads, self.head_dim)
+        return rotate(q, *rope), rotate(k, *rope), v
+
+
+class SwiGLU(nnx.Module):
+    """``down(silu(gate x) * up x)`` with separate gate and up products."""
+
+    def __init__(self, weights: Weights, hidden_size: int, intermediate_size: int):
+        self.gate = Linear(weights, (hidden_size, intermediate_size), ("embed", "ffn"))
+        self.up = Linear(weights, (hidden_size, intermediate_size), ("embed", "ffn"))
+        self.down = Linear(weights, (intermediate_size, hidden_size), ("ffn", "embed"))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
