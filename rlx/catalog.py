@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from rlx import errors
 from rlx.method import Coupled, Method, arrays_of
 from rlx.policy import advantages, clipped, entropy, regularize, select
-from rlx.preference import pairwise
+from rlx.preference import listwise, pairwise, pointwise
+from rlx.reward import bradley_terry
 
 
 class Entry(NamedTuple):
@@ -135,6 +136,93 @@ CATALOG: dict[str, Entry] = {
         provenance="official code",
         equation="r_t - beta (log pi_old - log ref)",
         aliases={"verl": "apply_kl_penalty"},
+    ),
+    "cdpo": Entry(
+        pairwise.cdpo,
+        kind="loss",
+        paper="arXiv:2403.00409",
+        provenance="peer library",
+        equation="(1-eps) f(beta m) + eps f(-beta m), f = -log s",
+        aliases={"trl": "sigmoid with label_smoothing"},
+    ),
+    "dpo_reference_free": Entry(
+        pairwise.dpo_reference_free,
+        kind="loss",
+        paper="arXiv:2305.18290",
+        provenance="peer library",
+        equation="-log s(beta (log pi(w) - log pi(l)))",
+        aliases={"trl": "sigmoid with reference_free"},
+    ),
+    "ipo": Entry(
+        pairwise.ipo,
+        kind="loss",
+        paper="arXiv:2310.12036",
+        provenance="peer library",
+        equation="(h - 1/(2 tau))^2, h = m or d_w/|w| - d_l/|l|",
+        aliases={"trl": "ipo"},
+    ),
+    "simpo": Entry(
+        pairwise.simpo,
+        kind="loss",
+        paper="arXiv:2405.14734",
+        provenance="peer library",
+        equation="-log s(beta (log pi(w)/|w| - log pi(l)/|l|) - gamma)",
+        aliases={"trl": "simpo"},
+    ),
+    "sft": Entry(
+        pointwise.sft,
+        kind="loss",
+        paper="arXiv:2203.02155",
+        provenance="equation",
+        equation="-log pi(y_t)",
+    ),
+    "kto": Entry(
+        pointwise.kto,
+        kind="loss",
+        paper="arXiv:2402.01306",
+        provenance="peer library",
+        equation="lambda_D (1 - s(beta (d - z0))) or lambda_U (1 - s(beta (z0 - d)))",
+        coupling="batch",
+        coupled={"reference_point": Coupled(pointwise.kto_reference_point)},
+        aliases={"trl": "kto"},
+    ),
+    "apo_zero_unpaired": Entry(
+        pointwise.apo_zero_unpaired,
+        kind="loss",
+        paper="arXiv:2408.06266",
+        provenance="peer library",
+        equation="lambda_D (1 - s(beta d)) or lambda_U s(beta d)",
+        aliases={"trl": "apo_zero_unpaired"},
+        vectors=("kto",),
+    ),
+    "adpo_listwise": Entry(
+        listwise.adpo_listwise,
+        kind="loss",
+        paper="arXiv:2510.18913",
+        provenance="equation",
+        equation="-sum_i q_i log softmax(d/tau)_i, q = softmax(scores/beta_r)",
+    ),
+    "adpo_pairwise": Entry(
+        listwise.adpo_pairwise,
+        kind="loss",
+        paper="arXiv:2510.18913",
+        provenance="equation",
+        equation="-q log s(m/tau) - (1-q) log s(-m/tau)",
+    ),
+    "listmle": Entry(
+        listwise.listmle,
+        kind="loss",
+        paper="Xia et al., ICML 2008",
+        provenance="peer library",
+        equation="sum_k logsumexp_{l>=k} s_l - s_k, labels descending",
+        aliases={"rax": "listmle_loss"},
+    ),
+    "bradley_terry_rm": Entry(
+        bradley_terry.bradley_terry_rm,
+        kind="loss",
+        paper="arXiv:2204.05862",
+        provenance="peer library",
+        equation="(1-eps) f(z) + eps f(-z), z = (r_w - r_l - margin)/tau",
     ),
 }
 

@@ -1,9 +1,11 @@
 """How scores of candidates become the loss of an example."""
 
+import jax
 import jax.numpy as jnp
 
 from rlx import aggregate, numerics
-from rlx.types import Array, Link, Reduce
+from rlx.preference import scores
+from rlx.types import Array, Link, Reduce, check_shapes
 
 
 def pair(margin: Array, label: float | Array, link: Link) -> Array:
@@ -13,14 +15,25 @@ def pair(margin: Array, label: float | Array, link: Link) -> Array:
 
 def pairs(score: Array, label: float | Array, link: Link, where: Array | None, reduce: Reduce | None) -> Array:
     """Compares the two candidates of ``score [..., 2]``; a pair counts when both candidates are there."""
-    valid = pair_where(where)
-    score = numerics.clean(score, where)
-    return aggregate.finish(pair(score[..., 0] - score[..., 1], label, link), valid, reduce)
+    return margins(scores.margin(score), label, link, pair_where(where), reduce)
+
+
+def margins(margin: Array, label: float | Array, link: Link, where: Array | None, reduce: Reduce | None) -> Array:
+    """The loss of margins ``[...]`` that stand for a pair each; ``where`` and an array of labels are ``[...]`` too."""
+    if jnp.ndim(label):  # a plain number broadcasts, and has nothing to mask
+        check_shapes(margin=margin, label=label)
+        label = numerics.clean(label, where)
+    return aggregate.finish(pair(numerics.clean(margin, where), label, link), where, reduce)
 
 
 def pair_where(where: Array | None) -> Array | None:
     """``[..., 2] -> [...]``: both candidates are there."""
     return None if where is None else where.all(-1)
+
+
+def list_where(where: Array | None) -> Array | None:
+    """``[..., K] -> [...]``: at least one candidate is there."""
+    return None if where is None else where.any(-1)
 
 
 def cross_entropy(score: Array, target: Array, where: Array | None = None) -> Array:
@@ -35,24 +48,32 @@ def plackett_luce(score: Array, order: Array, where: Array | None = None) -> tup
 
     Args:
       score: ``[..., K]``.
-      order: ``[..., K]`` int, the candidates best first, masked ones last.
+      order: ``[..., K]`` int, the candidates best first.
       where: ``[..., K]`` the real candidates.
 
     Returns:
       The terms and which of them are real, both ``[..., K]`` in the order of the ranking.
     """
+    where = jnp.ones(score.shape, bool) if where is None else jnp.broadcast_to(where, score.shape)
     ranked = jnp.take_along_axis(numerics.accumulate(score), order, -1)
-    real = (
-        jnp.ones(ranked.shape, bool)
-        if where is None
-        else jnp.take_along_axis(jnp.broadcast_to(where, score.shape), order, -1)
-    )
+    real = jnp.take_along_axis(where, order, -1)
     tail = numerics.suffix_logsumexp(ranked, where=real)
     return numerics.clean(numerics.clean(tail, real) - numerics.clean(ranked, real), real), real
 
 
 def descending(keys: Array, where: Array | None = None) -> Array:
-    """Order of the candidates, largest key first, ties by position, masked ones last: ``[..., K]`` int."""
-    keys = numerics.accumulate(keys)
+    """Order of the candidates, largest key first, ties by position, masked ones last: ``[..., K]`` int.
+
+    >>> print(descending(jnp.array([1.0, 3.0, 9.0, 3.0]), jnp.array([True, True, False, True])))
+    [1 3 0 2]
+    """
+    keys = jax.lax.stop_gradient(numerics.accumulate(keys))
     masked = jnp.zeros(keys.shape, bool) if where is None else ~jnp.broadcast_to(where, keys.shape)
     return jnp.lexsort((-numerics.clean(keys, ~masked), masked), axis=-1)
+
+
+def beyond(margin: Array, required: float | Array) -> Array:
+    """By how much margins ``[...]`` exceed what is required of them, a constant: a number or ``[...]``."""
+    if jnp.ndim(required):
+        check_shapes(margin=margin, required=required)
+    return margin - jax.lax.stop_gradient(required)

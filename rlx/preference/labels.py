@@ -3,6 +3,8 @@
 Shapes are those of the margin, ``[...]``; a plain number broadcasts.
 """
 
+import numbers
+
 import jax
 
 from rlx import errors
@@ -36,7 +38,12 @@ def soft(probability: Array) -> Array:
 
 
 def flip_rate(epsilon: float) -> float:
-    """Checks a flip rate: at 0.5 the labels say nothing, beyond it they lie."""
-    if not 0 <= epsilon < 0.5:
+    """Checks a flip rate: at 0.5 the labels say nothing, beyond it they lie. Traced values pass.
+
+    >>> flip_rate(0.5)
+    Traceback (most recent call last):
+    rlx.errors.UserError: epsilon is the rate of flipped labels and must be in [0, 0.5), got 0.5.
+    """
+    if isinstance(epsilon, numbers.Real) and not 0 <= epsilon < 0.5:
         raise errors.UserError(f"epsilon is the rate of flipped labels and must be in [0, 0.5), got {epsilon}.")
     return epsilon

@@ -1,1 +1,1 @@
-"""Reward and preference models."""
+"""Reward and preference models: losses of scalar rewards and of preference embeddings."""
