@@ -1,0 +1,125 @@
+"""Adapters of preference and reward-model losses: pairs are stacked on the last axis, masks become boolean."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlx.aggregate import mean, total
+from rlx.preference import listwise, pairwise, pointwise, scores
+from rlx.reward import bradley_terry
+from rlx.types import Array
+
+Hyper = dict[str, Any]
+Inputs = dict[str, Any]
+Outputs = dict[str, Array]
+
+
+def stack(inputs: Inputs, name: str, axis: int = -1) -> Array:
+    """``policy_{}_logps`` -> the chosen and the rejected array, stacked, chosen first."""
+    return jnp.stack([inputs[name.format("chosen")], inputs[name.format("rejected")]], axis)
+
+
+def losses(loss: Callable[..., Array]) -> Outputs:
+    """The reduced loss and its units."""
+    return {"loss": loss(reduce=mean), "per_example": loss(reduce=None)}
+
+
+def rewards(score: Array) -> Outputs:
+    """What libraries log: the score of each response."""
+    return {"chosen_rewards": score[..., 0], "rejected_rewards": score[..., 1]}
+
+
+def referenced(method: Callable[..., Array], **names: str) -> Callable[[Hyper, Inputs], Outputs]:
+    """Adapter of a pairwise loss with a reference; ``names``: keyword here -> hyperparameter there."""
+
+    def adapter(hyper: Hyper, inputs: Inputs) -> Outputs:
+        policy, reference = stack(inputs, "policy_{}_logps"), stack(inputs, "reference_{}_logps")
+        keywords = {ours: hyper[theirs] for ours, theirs in names.items()}
+        reported = rewards(hyper["beta"] * scores.log_ratio(policy, reference))
+        return losses(lambda reduce: method(policy, reference, **keywords, reduce=reduce)) | reported
+
+    return adapter
+
+
+def dpo_reference_free(hyper: Hyper, inputs: Inputs) -> Outputs:
+    policy, reference = stack(inputs, "policy_{}_logps"), stack(inputs, "reference_{}_logps")
+    keywords = {"beta": hyper["beta"], "epsilon": hyper.get("label_smoothing", 0.0)}
+    reported = rewards(hyper["beta"] * scores.log_ratio(policy, reference))
+    return losses(lambda reduce: pairwise.dpo_reference_free(policy, **keywords, reduce=reduce)) | reported
+
+
+def ipo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    policy, reference = stack(inputs, "policy_{}_logps"), stack(inputs, "reference_{}_logps")
+    keywords = {"tau": hyper["beta"], "length_normalize": hyper["length_normalize"]}
+    lengths = stack(inputs, "{}_lengths")
+    reported = rewards(hyper["beta"] * scores.log_ratio(policy, reference))
+    return losses(lambda reduce: pairwise.ipo(policy, reference, lengths, **keywords, reduce=reduce)) | reported
+
+
+def simpo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    policy, lengths = stack(inputs, "policy_{}_logps"), stack(inputs, "{}_lengths")
+    keywords = {"beta": hyper["beta"], "gamma": hyper["gamma"], "epsilon": hyper.get("label_smoothing", 0.0)}
+    reported = rewards(hyper["beta"] * scores.per_token(policy, lengths))
+    return losses(lambda reduce: pairwise.simpo(policy, lengths, **keywords, reduce=reduce)) | reported
+
+
+def adpo_pairwise(hyper: Hyper, inputs: Inputs) -> Outputs:
+    policy, reference = stack(inputs, "policy_{}_logps"), stack(inputs, "reference_{}_logps")
+    q = inputs["preference_probs"]
+    result = losses(lambda reduce: listwise.adpo_pairwise(policy, reference, q, tau=hyper["tau"], reduce=reduce))
+    return result | {"kl": result["per_example"] - jax.scipy.special.entr(jnp.stack([q, 1 - q])).sum(0)}
+
+
+def adpo_listwise(hyper: Hyper, inputs: Inputs) -> Outputs:
+    where = inputs["mask"].astype(bool)
+    arrays = inputs["policy_logps"], inputs["reference_logps"], inputs["scores"]
+    keywords = {"tau": hyper["tau"], "beta_r": hyper["beta_reward"], "where": where}
+    result = losses(lambda reduce: listwise.adpo_listwise(*arrays, **keywords, reduce=reduce))
+    target = listwise.adpo_target(inputs["scores"], beta_r=hyper["beta_reward"], where=where)
+    return result | {"target": target, "kl": result["per_example"] - jax.scipy.special.entr(target).sum(-1)}
+
+
+def kto(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """Unpaired: K = 1. Both loss types of the library are names of their own here."""
+    unpaired = {name: value[..., None] for name, value in inputs.items()}
+    arrays = [unpaired[name] for name in ("policy_logps", "reference_logps", "labels")]
+    mismatched = [unpaired[name] for name in ("policy_kl_logps", "reference_kl_logps")]
+    keywords = {"lambda_desirable": hyper["desirable_weight"], "lambda_undesirable": hyper["undesirable_weight"]}
+    if hyper["loss_type"] == "apo_zero_unpaired":
+        loss, z0 = lambda **more: pointwise.apo_zero_unpaired(*arrays, beta=hyper["beta"], **keywords, **more), 0.0
+    else:
+        loss = lambda **more: pointwise.kto(*arrays, *mismatched, beta=hyper["beta"], **keywords, **more)  # noqa: E731
+        z0 = pointwise.kto_reference_point(*mismatched)
+    return {"loss": loss(), "per_example": loss(reduce=None)[..., 0], "kl": jnp.asarray(z0)}
+
+
+def listmle(hyper: Hyper, inputs: Inputs) -> Outputs:
+    reduce = {"mean": mean, "sum": total}[hyper["reduction"]]
+    where = inputs["mask"].astype(bool)
+    return {"loss": listwise.listmle(inputs["scores"], inputs["labels"], where=where, reduce=reduce)}
+
+
+def bradley_terry_rm(hyper: Hyper, inputs: Inputs) -> Outputs:
+    reward, tau, margin = stack(inputs, "{}_rewards"), hyper["tau"], inputs.get("margin", 0.0)
+    keywords = {"tau": tau, "margin": margin, "epsilon": hyper.get("label_smoothing", 0.0)}
+    result = losses(lambda reduce: bradley_terry.bradley_terry_rm(reward, **keywords, reduce=reduce))
+    difference = scores.margin(reward)
+    probabilities = jax.nn.sigmoid((difference - margin) / tau)
+    return result | {"accuracy": (difference > 0).astype(reward.dtype).mean(), "probabilities": probabilities}
+
+
+ADAPTERS = {
+    "dpo": referenced(pairwise.dpo, beta="beta"),
+    "cdpo": referenced(pairwise.cdpo, beta="beta", epsilon="label_smoothing"),
+    "rdpo": referenced(pairwise.rdpo, beta="beta", epsilon="label_smoothing"),
+    "dpo_reference_free": dpo_reference_free,
+    "ipo": ipo,
+    "simpo": simpo,
+    "adpo_pairwise": adpo_pairwise,
+    "adpo_listwise": adpo_listwise,
+    "kto": kto,
+    "listmle": listmle,
+    "bradley_terry_rm": bradley_terry_rm,
+}
