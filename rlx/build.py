@@ -30,7 +30,7 @@ def build(config: Mapping[str, Any] | str, *, axis_name: numerics.AxisName = Non
     reduction = config.pop("aggregate", None)
     entry = catalog.lookup(name)
     if entry.kind != "loss":
-        raise errors.UserError(f"{name!r} is a {entry.kind}, not a loss: call rlx.{name}(...) on arrays instead.")
+        raise errors.UserError(f"{name!r} is of kind {entry.kind}, not a loss: call rlx.{name}(...) on arrays instead.")
     keywords = dict(entry.preset) | config
     check_keywords(entry.method or entry.function, keywords, name)
     chosen = None if reduction is None else aggregate.by_name(reduction)

@@ -119,7 +119,7 @@ def std(
 ) -> Array:
     """Square root of :func:`variance`, with zero gradient where the variance is 0."""
     v = variance(x, axis, where=where, ddof=ddof, keepdims=keepdims, axis_name=axis_name)
-    return jnp.where(v > 0, jnp.sqrt(jnp.where(v > 0, v, 1)), 0)
+    return jnp.where(v == 0, 0, jnp.sqrt(jnp.where(v == 0, 1, v)))
 
 
 def whiten(x: Array, *, where: Array | None = None, epsilon: float = 1e-8, axis_name: AxisName = None) -> Array:
@@ -177,7 +177,8 @@ def suffix_logsumexp(x: Array, *, where: Array | None = None) -> Array:
 
     leaves = jnp.where(possible, jnp.exp(jnp.where(possible, x - peaks, 0)), 0)
     peak, total = jax.lax.associative_scan(merge, (peaks, leaves), axis=x.ndim - 1, reverse=True)
-    return jnp.where(total > 0, jnp.where(total > 0, peak, 0) + jnp.log(jnp.where(total > 0, total, 1)), -jnp.inf)
+    empty = total == 0
+    return jnp.where(empty, -jnp.inf, jnp.where(empty, 0, peak) + jnp.log(jnp.where(empty, 1, total)))
 
 
 def quantile(x: Array, q: float | Array, *, where: Array | None = None, axis_name: AxisName = None) -> Array:
