@@ -145,7 +145,7 @@ def _step(
     params = optax.apply_updates(state.params, updates)
     reported = metrics.psum(reported, axis_name) | {
         "loss": _loss(method, numerator, denominator),
-        "grad_norm": metrics.mean_of(optax.global_norm(grads)),
+        "grad_norm": metrics.mean_of(optax.tree.norm(grads)),
     }
     return TrainState(state.step + 1, params, opt_state, method_state, state.key), reported
 

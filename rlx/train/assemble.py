@@ -1,0 +1,154 @@
+"""From a config to the objects of a run: everything is built, and so checked, before any work starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import optax
+from jax.sharding import Mesh
+
+from rlx import config as configs
+from rlx import models
+from rlx.build import build
+from rlx.data import pipeline, tokenizers
+from rlx.data.sources import find_file
+from rlx.data.tokenizers import Tokenizer
+from rlx.errors import UserError
+from rlx.method import Method
+from rlx.models import Model
+from rlx.train import optimizers, reference
+from rlx.train import settings as settings_module
+from rlx.train.settings import Settings, StageSettings
+from rlx.train.sharding import batch_shards, make_mesh
+from rlx.train.step import check_split
+
+MISMATCHED = ("policy_kl_logps", "reference_kl_logps")
+
+
+class Stage(NamedTuple):
+    """One stage: what it minimises, on what.
+
+    Attributes:
+      name: sft, reward or preference.
+      settings: its block.
+      method: its loss.
+      optimizer: moves the parameters.
+      data: the block ``data`` with the stage's own keys.
+      kind: of data.
+    """
+
+    name: str
+    settings: StageSettings
+    method: Method
+    optimizer: optax.GradientTransformation
+    data: dict[str, Any]
+    kind: str
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether the method reads prompts with the responses of other examples (KTO)."""
+        return any(name in MISMATCHED for name in (*self.method.needs, *self.method.prepare_needs))
+
+
+class Run(NamedTuple):
+    """What a config describes.
+
+    Attributes:
+      config: the config as JSON would hold it.
+      settings: the same, checked.
+      tokenizer: text to tokens.
+      model: the policy.
+      model_config: what it was built from.
+      mesh: the devices.
+      stages: those with steps, in order.
+    """
+
+    config: dict[str, Any]
+    settings: Settings
+    tokenizer: Tokenizer
+    model: Model
+    model_config: dict[str, Any]
+    mesh: Mesh
+    stages: tuple[Stage, ...]
+
+
+def assemble(config: Mapping[str, Any]) -> Run:
+    """Builds what a config describes; reads no data and touches no file.
+
+    Raises:
+      UserError: anything that is wrong with the config, the data file's name included.
+    """
+    plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)  # type: ignore[attr-defined]
+    settings = settings_module.check(plain)
+    tokenizer = tokenizers.build(settings.tokenizer)
+    model_config = _model_config(settings.model, tokenizer)
+    model = models.build(model_config)
+    if model.vocab_size < tokenizer.vocab_size:
+        raise UserError(
+            f"config.model.vocab_size={model.vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size} tokens."
+        )
+    mesh = make_mesh(settings.mesh)
+    stages = tuple(_stage(name, settings, model, mesh) for name in settings.stages)
+    running = tuple(stage for stage in stages if stage.settings.steps)
+    if not running:
+        raise UserError("every stage has steps=0: there is nothing to train.")
+    _check_reference(settings, stages[-1])
+    return Run(json.loads(configs.to_json(plain)), settings, tokenizer, model, model_config, mesh, running)
+
+
+def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    own = dict(config)
+    if own.get("name", "transformer") == "transformer" and own.get("vocab_size") is None:
+        own["vocab_size"] = tokenizer.vocab_size
+    return own
+
+
+def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
+    block = settings.stage(name)
+    method = build({"name": "sft"} if name == "sft" else settings.method)
+    optimizer = optimizers.build(block.optimizer, block.steps, f"config.{name}.optimizer")
+    check_split(method, block.micro_batches)
+    parts = block.micro_batches * batch_shards(mesh)
+    if block.batch_size % parts:
+        raise UserError(
+            f"config.{name}.batch_size={block.batch_size} must be a multiple of micro_batches x mesh.data x mesh.fsdp "
+            f"= {parts}."
+        )
+    if model.head is None and {"rewards", "values"} & set(method.needs):
+        raise UserError(f"{method.name} reads a scalar head, which the model lacks: set config.model.head='scalar'.")
+    kind = _kind(name, block, method)
+    return Stage(name, block, method, optimizer, _data(settings.data, block, kind), kind)
+
+
+def _kind(name: str, block: StageSettings, method: Method) -> str:
+    if block.kind != "auto":
+        return block.kind
+    if name == "sft":
+        return "sft"
+    reads = {*method.needs, *method.optional}
+    return "unpaired" if "labels" in reads and "scores" not in reads else "lists" if "scores" in reads else "pairs"
+
+
+def _data(shared: Mapping[str, Any], block: StageSettings, kind: str) -> dict[str, Any]:
+    """The stage's data block, checked; flipped labels concern pairs alone, so other kinds of data leave them out."""
+    data = {**shared, **block.data}
+    if kind in ("sft", "lists") and "flip_rate" not in block.data:
+        data["flip_rate"] = 0.0
+    checked = pipeline.check(data, kind)
+    if checked["source"] == "jsonl":
+        for key in ("path", "eval_path"):
+            if checked[key] is not None:
+                find_file(checked[key])
+    return data
+
+
+def _check_reference(settings: Settings, stage: Stage) -> None:
+    """Explicit wishes must be possible: a reference that nothing reads would be an unused key."""
+    needs = reference.needed(stage.method)
+    if settings.reference != "auto" and not needs:
+        raise UserError(
+            f"config.reference={settings.reference!r} is not used: {stage.method.name} reads no reference policy. "
+            "Set config.reference='auto'."
+        )

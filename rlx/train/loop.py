@@ -1,0 +1,211 @@
+"""The loop of one stage: steps, rows of metrics, evaluations, checkpoints, and a gentle stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlx.data.pipeline import Batches
+from rlx.errors import UserError
+from rlx.report.intervals import wilson_interval
+from rlx.report.loggers import Loggers
+from rlx.report.progress import Progress
+from rlx.train.assemble import Stage
+from rlx.train.interrupts import Interrupts, Stopped
+from rlx.train.state import TrainState
+
+HostBatch = dict[str, np.ndarray]
+Row = dict[str, float]
+
+
+class Programs(NamedTuple):
+    """What a stage runs, on host batches.
+
+    Attributes:
+      step: ``(state, batch) -> (state, metrics)``; the state is donated.
+      evaluate: ``(state, batch) -> metrics``.
+      held_out: the batches of an evaluation; called anew for each.
+    """
+
+    step: Callable[[TrainState, HostBatch], tuple[TrainState, Mapping[str, Any]]]
+    evaluate: Callable[[TrainState, HostBatch], Mapping[str, Any]]
+    held_out: Callable[[], Iterable[HostBatch]]
+
+
+class Outlets(NamedTuple):
+    """Where a stage reports to.
+
+    Attributes:
+      loggers: rows of metrics.
+      save: ``(step, state, iterator state, window, last evaluation) -> None``: a checkpoint.
+      interrupts: wishes to stop.
+      stop: ``(stage, step) -> bool`` after every step: whether to save and stop; None never does.
+      on_nan: ``stop`` or ``continue``.
+    """
+
+    loggers: Loggers
+    save: Callable[[int, TrainState, dict[str, Any], dict[str, Any], Row], None]
+    interrupts: Interrupts
+    stop: Callable[[str, int], bool] | None
+    on_nan: str
+
+
+class Window:
+    """The metrics since the last row, summed on the host in double precision, so that a checkpoint can hold them.
+
+    The metrics of the latest step stay on the device until the next one is under way.
+    """
+
+    def __init__(self, stage: str, on_nan: str, totals: Mapping[str, list[float]] | None = None):
+        self.stage, self.on_nan = stage, on_nan
+        self.totals = {name: list(pair) for name, pair in (totals or {}).items()}
+        self._latest: tuple[int, Mapping[str, Any]] | None = None
+
+    def push(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Adds the metrics of a step."""
+        self.settle()
+        self._latest = step, metrics
+
+    def settle(self) -> None:
+        """Waits for the latest step; a loss that is not finite ends the run here, before anything is saved.
+
+        Raises:
+          UserError: the loss is NaN or infinite.
+        """
+        if self._latest is None:
+            return
+        (step, metrics), self._latest = self._latest, None
+        found = jax.device_get(dict(metrics))
+        loss = float(found["loss"].value)
+        if not math.isfinite(loss) and self.on_nan == "stop":
+            raise UserError(
+                f"the loss is {loss} at step {step} of the stage {self.stage!r}. The last checkpoint is from before it. "
+                "Try a smaller learning rate, a longer warm-up or clip_norm (--config.on_nan=continue goes on)."
+            )
+        add(self.totals, found)
+
+    def take(self) -> Row:
+        """The means since the last row, and a new start."""
+        self.settle()
+        row, self.totals = means(self.totals), {}
+        return row
+
+
+def add(totals: dict[str, list[float]], metrics: Mapping[str, Any]) -> None:
+    """Adds ``(sum, count)`` pairs by name to running ones."""
+    for name, mean in metrics.items():
+        total = totals.setdefault(name, [0.0, 0.0])
+        total[0] += float(mean.sum)
+        total[1] += float(mean.count)
+
+
+def means(totals: Mapping[str, list[float]]) -> Row:
+    """Divides, in the order of the names.
+
+    >>> means({"loss": [3.0, 2.0], "accuracy": [0.0, 0.0]})
+    {'accuracy': 0.0, 'loss': 1.5}
+    """
+    return {name: total / count if count else 0.0 for name, (total, count) in sorted(totals.items())}
+
+
+def evaluate(run: Callable[[HostBatch], Mapping[str, Any]], batches: Iterable[HostBatch]) -> Row:
+    """The means over a held-out set; accuracies carry the ends of their 95 % Wilson interval.
+
+    Args:
+      run: the metrics of a batch.
+      batches: each example once, filled up with rows in which no candidate is real.
+
+    Returns:
+      The metrics, accuracies first, and ``examples``; nothing when there are no batches.
+    """
+    totals: dict[str, list[float]] = {}
+    examples = 0
+    for batch in batches:
+        add(totals, jax.device_get(dict(run(batch))))
+        examples += int(batch["candidate_where"].any(-1).sum())
+    if not totals:
+        return {}
+    row: Row = {}
+    found = means(totals)
+    for name in sorted(found, key=lambda name: ("accuracy" not in name, name != "loss", name)):
+        row[name] = found[name]
+        if name.endswith("accuracy"):
+            interval = wilson_interval(*totals[name])
+            row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return row | {"examples": examples}
+
+
+def run_stage(
+    stage: Stage,
+    programs: Programs,
+    outlets: Outlets,
+    state: TrainState,
+    batches: Batches,
+    *,
+    done: int = 0,
+    window: Mapping[str, list[float]] | None = None,
+    last: Row | None = None,
+) -> tuple[TrainState, Row]:
+    """Runs a stage from step ``done`` to its end.
+
+    Args:
+      stage: the stage.
+      programs: its compiled functions.
+      outlets: where it reports to.
+      state: where it starts; it is consumed.
+      batches: where it reads, already at the right place.
+      done: steps behind ``state``.
+      window: metrics since the last row, of the checkpoint.
+      last: the last evaluation, of the checkpoint.
+
+    Returns:
+      The last state, and the last evaluation (of the last training row where nothing is held out).
+
+    Raises:
+      Stopped: a signal or ``outlets.stop`` ended it early; a checkpoint is there.
+      UserError: the loss is not finite.
+    """
+    s, row, trained = stage.settings, dict(last or {}), {}
+    open_window = Window(stage.name, outlets.on_nan, window)
+    with Progress(s.steps, done=done, label=stage.name) as progress:
+        for step in range(done + 1, s.steps + 1):
+            state, found = programs.step(state, next(batches))
+            open_window.push(step, found)
+            final = step == s.steps
+            if final or step % s.log_every == 0:
+                trained = open_window.take()
+                outlets.loggers.write(step, stage.name, "train", trained)
+                progress.update(step, f"loss {trained['loss']:.4g}")
+            if final or _due(step, s.eval_every):
+                open_window.settle()
+                held = evaluate(partial(programs.evaluate, state), programs.held_out())
+                if held:
+                    outlets.loggers.write(step, stage.name, "eval", held)
+                row = held or row
+            if final and not row:
+                row = trained
+            asked = _asked(outlets, stage.name, step)
+            if final or asked or _due(step, s.checkpoint_every):
+                open_window.settle()
+                outlets.save(step, state, batches.get_state(), open_window.totals, row)
+            if asked:
+                raise Stopped(
+                    f"{asked}: saved step {step} of the stage {stage.name!r}; the same command goes on from it."
+                )
+    return state, row
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _asked(outlets: Outlets, stage: str, step: int) -> str:
+    """Why to stop now, or an empty string."""
+    if outlets.stop is not None and outlets.stop(stage, step):
+        return "stop"
+    return outlets.interrupts.requested

@@ -1,0 +1,168 @@
+"""The config of a run, checked block by block before any work starts: nothing unknown, nothing unused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rlx.errors import UserError, close_matches
+
+STAGES = ("sft", "reward", "preference")
+"""The stages in the order in which they may run."""
+REFERENCES = ("auto", "cached", "on_the_fly")
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSettings:
+    """The block of a stage.
+
+    Attributes:
+      steps: optimiser steps; 0 leaves the stage out.
+      batch_size: examples in a step, on all devices together.
+      micro_batches: parts that a batch is worked off in; the result is that of the whole batch.
+      optimizer: see :class:`rlx.train.optimizers.OptimizerConfig`.
+      eval_every: steps between evaluations; 0: only at the end of the stage.
+      checkpoint_every: steps between checkpoints; 0: only at the end of the stage.
+      log_every: steps that a row of training metrics is the mean of.
+      data: keys that take the place of those in the block ``data``, for this stage.
+      kind: ``pairs``, ``lists``, ``unpaired`` or ``sft``; ``auto`` follows from the method.
+    """
+
+    steps: int
+    batch_size: int
+    micro_batches: int = 1
+    optimizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    eval_every: int = 0
+    checkpoint_every: int = 0
+    log_every: int = 10
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kind: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A whole config.
+
+    Attributes:
+      stages: those that run, a part of :data:`STAGES` in that order.
+      model: see :func:`rlx.models.build`; ``vocab_size`` is the tokenizer's unless given.
+      tokenizer: see :func:`rlx.data.tokenizers.build`.
+      data: see :func:`rlx.data.pipeline.load`.
+      method: see :func:`rlx.build.build`; of the stage ``reward`` or ``preference``.
+      seed: of parameters, data order, split and random numbers.
+      mesh: see :func:`rlx.train.sharding.make_mesh`.
+      reference: ``cached`` computes the reference log-probabilities once, ``on_the_fly`` in every step, and ``auto``
+        caches where examples are used more than once. A method without a reference takes ``auto`` alone.
+      keep: checkpoints that are kept.
+      loggers: beside ``metrics.jsonl``: ``tensorboard``, ``wandb``.
+      on_nan: ``stop`` or ``continue`` when the loss is not finite.
+      sft, reward, preference: the stages.
+    """
+
+    stages: tuple[str, ...]
+    model: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    data: Mapping[str, Any]
+    method: Mapping[str, Any] | str | None = None
+    seed: int = 0
+    mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    reference: str = "auto"
+    keep: int = 2
+    loggers: tuple[str, ...] = ()
+    on_nan: str = "stop"
+    sft: StageSettings | None = None
+    reward: StageSettings | None = None
+    preference: StageSettings | None = None
+
+    def stage(self, name: str) -> StageSettings:
+        """The block of a stage that runs."""
+        return getattr(self, name)
+
+
+def check(config: Mapping[str, Any]) -> Settings:
+    """The settings of a config (nested dicts).
+
+    Raises:
+      UserError: a key that is unknown, missing, not used or has an impossible value.
+    """
+    stages = _stage_names(config.get("stages", ()))
+    blocks = {name: _block(StageSettings, config[name], name) for name in STAGES if name in config}
+    rest = {key: value for key, value in config.items() if key not in STAGES}
+    settings = _block(Settings, rest | {"stages": stages} | blocks, "")
+    for name in STAGES:
+        _check_use(settings, name)
+    _check_method(settings)
+    _choice("reference", settings.reference, REFERENCES)
+    _choice("on_nan", settings.on_nan, ("stop", "continue"))
+    _integers("config", settings, {"seed": 0, "keep": 1})
+    return settings
+
+
+def _stage_names(stages: Any) -> tuple[str, ...]:
+    names = (stages,) if isinstance(stages, str) else tuple(stages)
+    for name in names:
+        _choice("stages", name, STAGES)
+    if not names or list(names) != sorted(set(names), key=STAGES.index):
+        raise UserError(f"config.stages must name stages in the order {', '.join(STAGES)}, not {names}.")
+    if "reward" in names and "preference" in names:
+        raise UserError(
+            "config.stages: the stage 'reward' trains a reward model, not a policy that 'preference' could start from. "
+            "Run them from two configs."
+        )
+    return names
+
+
+def _block(kind: type, values: Mapping[str, Any], name: str) -> Any:
+    """A dataclass from a block: its fields are the keys that the block may have."""
+    full = f"config.{name}" if name else "config"
+    if not isinstance(values, Mapping):
+        raise UserError(f"{full} must be a block of keys, not {values!r}.")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in values:
+        if key not in fields:
+            raise UserError(
+                f"{full} has an unknown key {key!r}.{close_matches(key, fields)} Keys: {', '.join(fields)}."
+            )
+    for key, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and key not in values:
+            raise UserError(f"{full} lacks the key {key!r}.")
+    return kind(**values)
+
+
+def _check_use(settings: Settings, name: str) -> None:
+    block, runs = settings.stage(name), name in settings.stages
+    if runs and block is None:
+        raise UserError(f"config.stages names {name!r}, but there is no block config.{name}.")
+    if block is not None and not runs:
+        raise UserError(
+            f"config.{name} is not used: config.stages is {settings.stages}. Add {name!r} to it, or remove the block "
+            f"(to leave a stage out for once, set config.{name}.steps=0)."
+        )
+    if block is not None:
+        low = {"steps": 0, "batch_size": 1, "micro_batches": 1, "eval_every": 0, "checkpoint_every": 0, "log_every": 1}
+        _integers(f"config.{name}", block, low)
+        _choice(f"{name}.kind", block.kind, ("auto", "pairs", "lists", "unpaired", "sft"))
+
+
+def _check_method(settings: Settings) -> None:
+    wanted = settings.stages[-1] != "sft"
+    if wanted and settings.method is None:
+        raise UserError(f"config has no block 'method', which names the loss of the stage {settings.stages[-1]!r}.")
+    if not wanted and settings.method is not None:
+        raise UserError("config.method is not used: the stage 'sft' has the loss 'sft'. Remove it, or add a stage.")
+
+
+def _choice(name: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise UserError(
+            f"config.{name}: unknown {value!r}.{close_matches(value, options)} Known: {', '.join(options)}."
+        )
+
+
+def _integers(name: str, block: Any, lowest: Mapping[str, int]) -> None:
+    for key, low in lowest.items():
+        value = getattr(block, key)
+        if type(value) is not int or value < low:
+            raise UserError(f"{name}.{key} must be a whole number of at least {low}, not {value!r}.")

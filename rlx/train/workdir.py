@@ -1,0 +1,114 @@
+"""The run directory: its lock, its config.json, its result.json, and the compilation cache in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rlx import config as configs
+from rlx.errors import UserError
+from rlx.report.rows import dump_row, write_atomically
+from rlx.sweep.lock import Lock
+
+CONFIG, METRICS, RESULT, CHECKPOINTS = "config.json", "metrics.jsonl", "result.json", "checkpoints"
+HARMLESS = ("log_every", "eval_every", "checkpoint_every", "keep", "loggers")
+"""Last words of the keys that may change between two calls: they decide what is written, not what is learned."""
+LIBRARIES = ("rlx", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+class Workdir:
+    """A run directory, locked for this process while the context is entered.
+
+    Args:
+      path: the folder; made if it is not there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path).absolute()
+        self._lock = Lock(self.path / ".train.lock")
+
+    def __enter__(self) -> Workdir:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir={self.path} cannot be made ({error.strerror}): name another folder.") from None
+        self._lock.acquire(f"workdir {self.path}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def claim(self, config: Mapping[str, Any], *, force: bool = False) -> None:
+        """Writes ``config.json``, or checks that the run there has the same config.
+
+        Args:
+          config: the config as JSON would hold it.
+          force: go on with another config.
+
+        Raises:
+          UserError: the folder holds a run with another config, or checkpoints without a config.
+        """
+        path = self.path / CONFIG
+        if path.exists():
+            changed = _changed(_read_json(path), config)
+            if changed and not force:
+                raise UserError(
+                    f"{self.path} holds a run with another config ({configs.describe(changed)}). Name another "
+                    "--workdir, or go on from its last checkpoint with the new config: --force."
+                )
+            if changed:
+                (self.path / RESULT).unlink(missing_ok=True)
+        elif (self.path / CHECKPOINTS).exists() or (self.path / METRICS).exists():
+            raise UserError(f"{self.path} holds a run without its {CONFIG}: name another --workdir.")
+        write_atomically(path, configs.to_json(config))
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run has left, or None."""
+        path = self.path / RESULT
+        return _read_json(path) if path.exists() else None
+
+    def write_result(self, metrics: Mapping[str, float], steps: int, wall_s: float) -> None:
+        """Marks the run as finished."""
+        row = {"metrics": dict(metrics), "steps": steps, "wall_s": round(wall_s, 3), "versions": versions()}
+        write_atomically(self.path / RESULT, dump_row(row) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def use_compilation_cache(folder: Path) -> None:
+    """Lets compiled programs survive the process, so that a resumed run starts fast; the user's own choice stays."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {key: pair for key, pair in configs.diff(old, new).items() if key.rpartition(".")[2] not in HARMLESS}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or name another --workdir.") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged (it holds no JSON object): restore it, or name another --workdir.")
+    return found
