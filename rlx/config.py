@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import inspect
 import json
 import re
@@ -53,11 +52,10 @@ def load_module(spec: str) -> ModuleType:
         names = sorted(file.name for file in parent.glob("*.py"))
         raise UserError(f"config file {path} not found.{close_matches(path.name, names)} {_listing(parent, names)}")
     name = f"rlx_config_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses and pickle look a class's module up here
-    module_spec.loader.exec_module(module)
+    exec(compile(path.read_bytes(), path, "exec"), vars(module))  # no cached bytecode: it may be a second too old
     return module
 
 
@@ -271,7 +269,7 @@ def parse_options(argv: Sequence[str], usage: str) -> tuple[dict[str, Any], dict
             options[name] = value
     missing = [name for name in required if options[name] is None]
     if missing:
-        raise UserError(f"--{missing[0]} is missing. Usage: {' '.join(usage.split())}")
+        raise UserError(f"--{missing[0]} is missing: --{missing[0]}=...")
     return {name.replace("-", "_"): value for name, value in options.items()}, overrides
 
 
