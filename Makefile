@@ -15,7 +15,7 @@ help:
 	@echo "make quickstart   install into $(VENV) and run a small experiment: runs/quickstart"
 	@echo "make test         install with the test tools, lint, run every test (TESTS=tests/core_test.py for some)"
 	@echo "make lint         ruff: rules and format"
-	@echo "make types        pyright"
+	@echo "make types        pyright, which brings its own JavaScript runtime"
 	@echo "make format       let ruff rewrite the files"
 	@echo "make clean        remove $(VENV), caches and build folders; runs/ stays"
 
@@ -29,7 +29,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(VENV)/installed-test
+types: $(VENV)/installed-types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/installed-test
@@ -51,4 +51,8 @@ $(VENV)/installed: setup.py pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-test: setup.py pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -e ".[test]"
+	@touch $@
+
+$(VENV)/installed-types: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e ".[test,types]"
 	@touch $@

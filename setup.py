@@ -27,13 +27,13 @@ EXTRAS = {
     "ray": ["ray>=2.40"],
     "tensorboard": ["tensorboard>=2.18", "tensorboardX>=2.6"],
     "wandb": ["wandb>=0.19"],
+    "types": ["pyright[nodejs]==1.1.414"],  # in its own extra: it brings a JavaScript runtime
     "test": [  # the linters are pinned: a new release of theirs must not turn a clone red
         *HUGGING_FACE,
         "hypothesis>=6.100",
         "ipykernel>=6.29",
         "nbclient>=0.10",
         "nbformat>=5.10",
-        "pyright==1.1.414",
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "ruff==0.17.6",
