@@ -116,12 +116,12 @@ def mismatch(batch: dict, following: dict, own: np.ndarray, prompt_length: int) 
         own: ``[B]`` true where that is the example itself or no example: nothing is scored there.
         prompt_length: columns of the prompt.
     """
-    where = following["where"] & ~own[:, None, None]
-    response = (where | following["where"])[..., prompt_length:]
     return {
         "kl_tokens": np.concatenate(
             [batch["tokens"][..., :prompt_length], following["tokens"][..., prompt_length:]], axis=-1
         ),
-        "kl_valid": np.concatenate([batch["valid"][..., :prompt_length], response], axis=-1),
-        "kl_where": where,
+        "kl_valid": np.concatenate(
+            [batch["valid"][..., :prompt_length], following["valid"][..., prompt_length:]], axis=-1
+        ),
+        "kl_where": following["where"] & ~own[:, None, None],
     }

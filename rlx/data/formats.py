@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rlx.errors import UserError, close_matches
 
 Text = str | tuple[int, ...]
@@ -16,6 +18,9 @@ Text = str | tuple[int, ...]
 
 ASSISTANT = "\n\nAssistant:"
 TURNS = {"user": "\n\nHuman:", "human": "\n\nHuman:", "assistant": ASSISTANT, "system": "\n\nSystem:"}
+
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class BadRow(ValueError):
@@ -125,11 +130,11 @@ class Row:
         return tuple(value)
 
     def _number(self, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise BadRow(f"field {name!r} must be a finite number, found {_kind_of(value)}.")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= _LARGEST:
+            raise BadRow(f"field {name!r} must be a finite number of single precision, found {_kind_of(value)}.")
         if not low <= value <= high:
             raise BadRow(f"field {name!r} must lie between {low} and {high}, found {value}.")
-        return float(value)
+        return float(np.float32(value))  # what TFDS stores and batches hold
 
 
 def _missing(row: Row, field: str) -> str:
@@ -347,7 +352,7 @@ def bind(parser: Parser, values: Any, kind: str) -> Parser:
 def _no_format(row: Row, formats: dict[str, Format], kind: str) -> str:
     def fit(name: str) -> float:
         fields = formats[name].fields
-        close = [field in row or bool(close_matches(row.name(field), row.values)) for field in fields]
+        close = [1.0 if field in row else 0.5 * bool(close_matches(row.name(field), row.values)) for field in fields]
         return sum(close) / len(close) + 0.01 * sum(close)  # of two that fit alike, the richer one
 
     nearest = max(formats, key=fit)

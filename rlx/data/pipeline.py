@@ -301,7 +301,7 @@ def check(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
             near = close_matches(settings[key], allowed)
             raise UserError(f"data.{key} must be one of {list(allowed)}, found {settings[key]!r}.{near}")
     needed = "records" if settings["source"] == "memory" else "path"
-    if not settings[needed] and settings[needed] != 0:
+    if not settings[needed]:
         raise UserError(f"data.{needed} is missing (data.source={settings['source']!r}).")
     for key, low, optional in _INTEGERS:
         value = settings[key]
@@ -371,8 +371,8 @@ def _lengths(kind: str, settings: Mapping[str, Any], longest: int) -> Lengths:
 
 def _flips(size: int, rate: float, kind: str, source: Source, seed: int) -> np.ndarray:
     """Which rows have chosen and rejected exchanged: decided for the row number, so that a limit changes no other."""
-    if rate and kind == "lists":
-        raise UserError("data.flip_rate exchanges the two responses of pairs; data of kind 'lists' has none.")
-    if kind not in ("pairs", "unpaired") or source.parser.kind != "pairs":
+    if kind in ("sft", "prompts"):  # the labels that are flipped are those of preferences
         return np.zeros(size, bool)
+    if rate and source.parser.kind != "pairs":
+        raise UserError(f"data.flip_rate exchanges the responses of pairs; format {source.format!r} has none.")
     return np.random.default_rng([_stream(seed), _FLIP]).random(size) < rate

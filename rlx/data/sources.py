@@ -60,6 +60,7 @@ class Rows:
     ):
         self.rows, self.parser, self.kind, self.skip, self.limit, self.origin = rows, parser, kind, skip, limit, origin
         self.bound = False
+        self.number = -1  # of the row last looked at
         self.taken = self.skipped = self.max_candidates = 0
         self.reasons: list[str] = []  # the first three
 
@@ -69,7 +70,7 @@ class Rows:
         Raises:
             UserError: a bad row (unless they are skipped), or no usable row at all.
         """
-        for place, values in self.rows:
+        for self.number, (place, values) in enumerate(self.rows):
             if self.limit is not None and self.taken >= self.limit:
                 break
             try:

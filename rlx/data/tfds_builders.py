@@ -7,10 +7,11 @@ concurrent process leaves no half of a dataset.
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,17 @@ from rlx.data.sources import Located, Rows, find_file, hash_files, hash_json, js
 from rlx.errors import UserError, close_matches
 
 VERSION = "1.0.0"
+LENGTHS = "responses_lengths"  # lists of ids lie end to end: TFDS writes ragged ones with TensorFlow alone
 
 
-class _JsonlBuilder(tfds.core.GeneratorBasedBuilder):
+class _Unregistered:
+    """Keeps a builder out of the global names of TFDS: `tfds.builder` then reads what is on disk by itself."""
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(skip_registration=True, **kwargs)  # type: ignore[call-arg]
+
+
+class _JsonlBuilder(_Unregistered, tfds.core.GeneratorBasedBuilder):
     """Writes the records of a JSONL file, in the order of the file, with the columns of its kind.
 
     Args:
@@ -111,12 +120,12 @@ def _features(parser: Parser) -> dict:
     features = {}
     for field in (*FORMATS[stored.format].fields, *stored.optional):
         if field in ("label", "preference_prob"):
-            features[field] = tfds.features.Scalar(np.float64)
+            features[field] = tfds.features.Scalar(np.float32)
         elif field == "scores":
-            features[field] = tfds.features.Sequence(np.float64)
+            features[field] = tfds.features.Sequence(np.float32)
         else:
-            features[field] = tfds.features.Sequence(text) if field.startswith("responses") else text
-    return features
+            features[field] = tfds.features.Sequence(text) if field == "responses" else text
+    return features | ({LENGTHS: tfds.features.Sequence(np.int32)} if stored.format == "lists_ids" else {})
 
 
 def _columns(parser: Parser, record: Record) -> dict:
@@ -127,8 +136,20 @@ def _columns(parser: Parser, record: Record) -> dict:
         values[others[0]] = record.responses
     else:
         values |= dict(zip(others, record.responses, strict=False))
+    if stored.format == "lists_ids":
+        values[others[0]] = [token for response in record.responses for token in response]
+        values[LENGTHS] = [len(response) for response in record.responses]
     known = {"label": record.label, "scores": record.scores, "preference_prob": record.preference_prob}
     return values | {name: value for name, value in known.items() if name in (*others, *stored.optional)}
+
+
+def read_row(data: Any, number: int) -> dict:
+    """Returns a stored row as it would stand in a JSONL file."""
+    row = plain(data[number])
+    if LENGTHS in row:
+        ends = np.cumsum([0, *row.pop(LENGTHS)]).tolist()
+        row["responses_ids"] = [row["responses_ids"][a:b] for a, b in itertools.pairwise(ends)]
+    return row
 
 
 class TfdsSource:
@@ -145,8 +166,7 @@ class TfdsSource:
         return len(self.split) if self.rows is None else len(self.rows)
 
     def __getitem__(self, index: int) -> Record:
-        row = self.split[index if self.rows is None else int(self.rows[index])]
-        return self.parser(plain(row))
+        return self.parser(read_row(self.split, index if self.rows is None else int(self.rows[index])))
 
 
 def prepare_jsonl(
@@ -195,8 +215,8 @@ def _bind_first(rows: Rows) -> Parser:
 
 def _prepare(folder: Path, builder_class: type[_JsonlBuilder], rows: Rows) -> None:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".preparing-", dir=folder.parent))
+        beside = folder.parent / f".preparing-{uuid.uuid4().hex}"
+        beside.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"data.cache_dir: cannot write to {folder.parent} ({error.strerror}).") from None
     try:
@@ -261,15 +281,9 @@ def open_tfds(
             f"data.split: {name} has no split {split!r}; splits are {splits}.{close_matches(split, splits)}"
         )
     data = builder.as_data_source(split=split)
-    good: list[int] = []
-
-    def located() -> Iterator[Located]:
-        for number in range(len(data)):
-            good.append(number)
-            yield Located(f"{name}[{split}]:{number}", plain(data[number]))
-
-    rows = Rows(located(), parser, kind, skip=skip, limit=limit, origin=f"{name}[{split}]")
-    kept = np.array([good[-1] for _ in rows])
+    located = (Located(f"{name}[{split}]:{number}", read_row(data, number)) for number in range(len(data)))
+    rows = Rows(located, parser, kind, skip=skip, limit=limit, origin=f"{name}[{split}]")
+    kept = np.array([rows.number for _ in rows])
     files = [Path(file) for file in builder.info.splits[split].filepaths]
     settings = [rows.parser.format, dict(rows.parser.fields), rows.parser.optional, rows.parser.max_candidates]
     content = hash_json([hash_files(files), settings, skip, limit])

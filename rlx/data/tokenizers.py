@@ -92,7 +92,7 @@ class HuggingFaceTokenizer:
         self.eos_id = self._special(file, "eos", eos, _EOS)
         self.bos_id = self._special(file, "bos", bos, _BOS)
         self.pad_id = self._special(file, "pad", pad, _PAD)
-        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())  # ids may have gaps
         content = f"{self._tokenizer.to_str()}{self.pad_id} {self.bos_id} {self.eos_id}"
         self.fingerprint = "hf-" + hashlib.sha256(content.encode()).hexdigest()[:32]
 
