@@ -76,7 +76,7 @@ def config_of(module: ModuleType, spec: str) -> ConfigDict:
     config = function() if arg is None else function(arg)
     if not isinstance(config, Mapping | ConfigDict):
         raise UserError(f"get_config of {path} returned {type(config).__name__}, not a ConfigDict.")
-    return ConfigDict(config).lock()
+    return (ConfigDict(config) if isinstance(config, Mapping) else config).lock()
 
 
 # ---------------------------------------------------------------- overrides
@@ -133,7 +133,7 @@ def _set_block(config: ConfigDict, block: ConfigDict, key: str, value: Any, pars
     if key in OPEN_BLOCKS and isinstance(value, str):
         block[last] = ConfigDict({"name": value})
     elif key in OPEN_BLOCKS and isinstance(value, Mapping | ConfigDict):
-        block[last] = ConfigDict(value)
+        block[last] = ConfigDict(value) if isinstance(value, Mapping) else value
     elif isinstance(value, Mapping | ConfigDict):
         for inner, inner_value in value.items():
             _set(config, f"{key}.{inner}", inner_value, parse)
@@ -144,7 +144,7 @@ def _set_block(config: ConfigDict, block: ConfigDict, key: str, value: Any, pars
 
 def _require(block: ConfigDict, key: str, name: str) -> None:
     if key not in block:
-        raise UserError(f"{name} has no key '{key}'.{close_matches(key, block)} {_listing(name, sorted(block))}")
+        raise UserError(f"{name} has no key '{key}'.{close_matches(key, block)} {_listing(name, sorted(block.keys()))}")
 
 
 def _listing(owner: object, names: Sequence[str]) -> str:
@@ -311,7 +311,7 @@ def parse_argv(argv: Sequence[str], usage: str) -> tuple[ConfigDict, dict[str, A
 
 def to_json(config: ConfigDict | Mapping[str, Any]) -> str:
     """The config as JSON with sorted keys: equal configs give equal text."""
-    plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    plain = dict(config) if isinstance(config, Mapping) else config.to_dict()
     return json.dumps(plain, indent=2, sort_keys=True) + "\n"
 
 

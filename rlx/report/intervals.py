@@ -32,7 +32,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     r"""The mean and its t-interval, :math:`\bar x \pm t_{n-1}\, s / \sqrt n`.
 
     Args:
-      values: ``[n]`` independent values, one per seed; with n = 1 the ends are NaN.
+      values: ``[n]`` independent values, one per seed; with n = 1, or if a value is not finite, the ends are NaN.
       confidence: the coverage.
 
     >>> interval = mean_interval([1.0, 2.0, 3.0])
@@ -42,8 +42,9 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     from scipy.special import stdtrit  # jax needs scipy anyway; scipy.stats would take a second to import
 
     array = _vector(values)
-    n, mean = len(array), float(np.mean(array))
-    if n == 1:
+    with np.errstate(invalid="ignore"):  # infinities of both signs have the mean NaN
+        n, mean = len(array), float(np.mean(array))
+    if n == 1 or not math.isfinite(mean):
         return Interval(mean, math.nan, math.nan, 1)
     quantile = float(stdtrit(n - 1, 0.5 + confidence / 2))
     half = quantile * float(np.std(array, ddof=1)) / math.sqrt(n)
@@ -80,7 +81,7 @@ def paired_bootstrap(
     n = len(differences)
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)
-    block = max(1, 10_000_000 // n)  # bounds the memory of the drawn indices
+    block = max(1, 2_000_000 // n)  # bounds the memory of the drawn indices
     for start in range(0, resamples, block):
         count = min(block, resamples - start)
         means[start : start + count] = differences[generator.integers(0, n, (count, n))].mean(axis=1)

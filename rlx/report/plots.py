@@ -95,7 +95,7 @@ def cells(
     others = [key for key in by if key != axis_key]
     figure, axes = _panels(len(metrics), title, height=3.4 if axis_key else max(2.0, 0.9 + 0.32 * len(rows)))
     for axis, metric in zip(axes, metrics, strict=False):
-        present = [row for row in rows if isinstance(row.get(metric), Interval)]
+        present = [row for row in rows if isinstance(row.get(metric), Interval) and _finite(row[metric].mean)]
         if axis_key is None:
             _bars(axis, present, metric, others)
         else:

@@ -126,10 +126,10 @@ def csv_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
 
 def show(rows: Sequence[Row], title: str = "", columns: Sequence[str] | None = None, stream: TextIO | None = None):
     """Prints the table: drawn on a terminal, as markdown elsewhere."""
-    stream = sys.stdout if stream is None else stream
+    output: TextIO = sys.stdout if stream is None else stream
     columns = columns_of(rows) if columns is None else list(columns)
-    if not stream.isatty():
-        stream.write((f"{title}\n\n" if title else "") + markdown(rows, columns))
+    if not output.isatty():
+        output.write((f"{title}\n\n" if title else "") + markdown(rows, columns))
         return
     from rich.console import Console
     from rich.markup import escape
@@ -141,7 +141,7 @@ def show(rows: Sequence[Row], title: str = "", columns: Sequence[str] | None = N
         table.add_column(escape(column), justify="right" if right else "left")
     for row in rows:
         table.add_row(*(escape(text(row.get(column))) for column in columns))
-    Console(file=stream).print(table)
+    Console(file=output).print(table)
 
 
 def summarise(rows: Iterable[Row], by: Sequence[str], metrics: Sequence[str]) -> list[dict[str, Any]]:
