@@ -60,7 +60,7 @@ class Rows:
     ):
         self.rows, self.parser, self.kind, self.skip, self.limit, self.origin = rows, parser, kind, skip, limit, origin
         self.bound = False
-        self.number = -1  # of the row last looked at
+        self.number = -1  # of the row that gave the last record
         self.taken = self.skipped = self.max_candidates = 0
         self.reasons: list[str] = []  # the first three
 
@@ -70,7 +70,7 @@ class Rows:
         Raises:
             UserError: a bad row (unless they are skipped), or no usable row at all.
         """
-        for self.number, (place, values) in enumerate(self.rows):
+        for number, (place, values) in enumerate(self.rows):
             if self.limit is not None and self.taken >= self.limit:
                 break
             try:
@@ -78,6 +78,7 @@ class Rows:
             except BadRow as error:
                 self._bad(f"{place}: {error}")
                 continue
+            self.number = number
             self.taken += 1
             self.max_candidates = max(self.max_candidates, len(record.responses))
             yield record
