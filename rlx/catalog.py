@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from rlx import errors
 from rlx.method import Coupled, Method, arrays_of
 from rlx.policy import advantages, clipped, entropy, regularize, select
-from rlx.preference import listwise, pairwise, pointwise
-from rlx.reward import bradley_terry
+from rlx.preference import distillation, listwise, pairwise, pointwise, power, token_level
+from rlx.reward import bradley_terry, general_preference
 
 
 class Entry(NamedTuple):
@@ -216,6 +216,58 @@ CATALOG: dict[str, Entry] = {
         provenance="peer library",
         equation="sum_k logsumexp_{l>=k} s_l - s_k, labels descending",
         aliases={"rax": "listmle_loss"},
+    ),
+    "power": Entry(
+        power.power,
+        kind="loss",
+        paper="arXiv:2412.09544",
+        provenance="equation",
+        equation="-log s(z) - eta beta w_w log pi(w), z = beta (w_w (log pi(w) + 1) - w_l (log pi(l) + 1)), w = 1/|y|",
+    ),
+    "power_dl": Entry(
+        power.power_dl,
+        kind="loss",
+        paper="arXiv:2412.09544",
+        provenance="equation",
+        equation="-l log s(z) - (1-l) log s(-z) - eta beta w_w log pi(w), l <- (1-gamma) l + gamma s(z)",
+        method=power.power_dl_method,
+    ),
+    "tdpo": Entry(
+        token_level.tdpo,
+        kind="loss",
+        paper="arXiv:2404.11999",
+        provenance="official code",
+        equation="-log s(beta (m - alpha (K_l - sg K_w))), K = sum_t KL(ref || pi)",
+    ),
+    "tdpo1": Entry(
+        token_level.tdpo1,
+        kind="loss",
+        paper="arXiv:2404.11999",
+        provenance="official code",
+        equation="-log s(beta (m - (K_l - K_w))), K = sum_t KL(ref || pi)",
+        vectors=("tdpo",),
+    ),
+    "pld": Entry(
+        distillation.pld,
+        kind="loss",
+        paper="arXiv:2506.12542",
+        provenance="equation",
+        equation="sum_k softmax(t/T)_k (logsumexp_{l>=k} s_l - s_k), target first, then by teacher",
+    ),
+    "pld_token_level": Entry(
+        distillation.pld_token_level,
+        kind="loss",
+        paper="arXiv:2506.12542",
+        provenance="equation",
+        equation="pld at every token",
+    ),
+    "gpm": Entry(
+        general_preference.gpm,
+        kind="loss",
+        paper="arXiv:2410.02197",
+        provenance="official code",
+        equation="-log s((sum_j v_w[2j] v_l[2j+1] - v_w[2j+1] v_l[2j] - margin)/tau)",
+        method=general_preference.gpm_method,
     ),
     "bradley_terry_rm": Entry(
         bradley_terry.bradley_terry_rm,

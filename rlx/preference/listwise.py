@@ -103,7 +103,8 @@ def adpo_pairwise(
 def listmle(scores: Array, labels: Array, *, where: Array | None = None, reduce: Reduce | None = mean) -> Array:
     r"""ListMLE: negative log-likelihood of the labels' order under a Plackett-Luce model of the scores.
 
-    .. math:: \ell = \sum_k \left(\log\sum_{l\ge k} e^{s_{\pi_l}} - s_{\pi_k}\right),\quad \pi\ \text{sorts labels, best first}
+    .. math:: \ell = \sum_k \left(\log\sum_{l\ge k} e^{s_{\pi_l}} - s_{\pi_k}\right),\quad
+       \pi = \mathrm{argsort}(-\text{labels})
 
     Args:
       scores: ``[..., K]`` scores of the model.

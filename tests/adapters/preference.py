@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rlx import signals
 from rlx.aggregate import mean, total
-from rlx.preference import listwise, pairwise, pointwise, scores
-from rlx.reward import bradley_terry
+from rlx.preference import distillation, listwise, pairwise, pointwise, power, scores, token_level
+from rlx.reward import bradley_terry, general_preference
 from rlx.types import Array
 
 Hyper = dict[str, Any]
@@ -110,6 +111,65 @@ def bradley_terry_rm(hyper: Hyper, inputs: Inputs) -> Outputs:
     return result | {"accuracy": (difference > 0).astype(reward.dtype).mean(), "probabilities": probabilities}
 
 
+def power_pair(hyper: Hyper, inputs: Inputs) -> Outputs:
+    policy, lengths = stack(inputs, "policy_{}_logps"), stack(inputs, "{}_lengths")
+    beta, eta = hyper["beta"], hyper["eta"]
+    result = losses(lambda reduce: power.power(policy, lengths, beta=beta, eta=eta, reduce=reduce))
+    fine_tuning = eta * beta * scores.per_token(policy, lengths)[..., 0]
+    return result | {"preference_logit": power.power_logit(policy, lengths, beta=beta), "weighted_sft": fine_tuning}
+
+
+def power_dl(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """The labels are a table with one row per example of the batch; they are updated after use."""
+    policy, lengths, table = stack(inputs, "policy_{}_logps"), stack(inputs, "{}_lengths"), inputs["labels"]
+    keywords = {"beta": hyper["beta"], "eta": hyper["eta"]}
+    result = losses(lambda reduce: power.power_dl(policy, lengths, table, **keywords, reduce=reduce))
+    probability = jax.nn.sigmoid(power.power_logit(policy, lengths, beta=hyper["beta"]))
+    signal = signals.dynamic_labels(len(table), hyper["gamma"])
+    _, updated = signal.update(probability, table, jnp.arange(len(table)))
+    return result | {"updated_labels": updated}
+
+
+def tdpo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """The reference counts a pair without any token as one with margin 0, which rlx leaves out of the mean."""
+    arrays = [stack(inputs, name, 1) for name in ("policy_{}_logits", "reference_{}_logits", "{}_tokens")]
+    where = stack(inputs, "{}_mask", 1).astype(bool)
+    version, beta = {1: token_level.tdpo1, 2: token_level.tdpo}[hyper["version"]], hyper["beta"]
+    keywords = {"alpha": hyper["alpha"]} if hyper["version"] == 2 else {}
+    units = version(*arrays, beta=beta, **keywords, where=where, reduce=None)
+    per_example = jnp.where(where.any((1, 2)), units, jnp.log(2.0))
+    d, kl = token_level.sequence_scores(*arrays, where=where)
+    reported = {"chosen_logps_margin": d[:, 0], "rejected_logps_margin": d[:, 1]}
+    reported |= {"chosen_seq_kl": kl[:, 0], "rejected_seq_kl": kl[:, 1]}
+    return {"loss": mean(per_example), "per_example": per_example} | reported | rewards(beta * (d + kl))
+
+
+def gpm(hyper: Hyper, inputs: Inputs) -> Outputs:
+    embeddings, tau = stack(inputs, "{}_embeddings", -2), hyper["tau"]
+    margin = inputs.get("margin", 0.0)
+    score = general_preference.preference_score(embeddings)
+    probability = jax.nn.sigmoid((score - margin) / tau).mean()
+    loss = general_preference.gpm(embeddings, tau=tau, margin=margin)
+    return {"loss": loss, "mean_probability": probability, "score": score}
+
+
+def pld(hyper: Hyper, inputs: Inputs) -> Outputs:
+    arrays = inputs["logits"], inputs["teacher_logits"], inputs["labels"]
+    weighting, temperature = getattr(distillation, hyper["weighting"]), hyper["temperature"]
+    keywords = {"weighting": weighting, "temperature": temperature}
+    order = distillation.ranking(arrays[1], arrays[2])
+    weights = weighting(jnp.take_along_axis(arrays[1], order, -1), temperature)
+    result = losses(lambda reduce: distillation.pld(*arrays, **keywords, reduce=reduce))
+    return result | {"ranking": order, "weights": weights}
+
+
+def pld_token_level(hyper: Hyper, inputs: Inputs) -> Outputs:
+    arrays = inputs["logits"], inputs["teacher_logits"], inputs["labels"]
+    keywords = {"temperature": hyper["temperature"], "where": inputs["mask"].astype(bool)}
+    loss = distillation.pld_token_level(*arrays, **keywords)
+    return {"loss": loss, "per_token": distillation.pld_token_level(*arrays, **keywords, reduce=None)}
+
+
 ADAPTERS = {
     "dpo": referenced(pairwise.dpo, beta="beta"),
     "cdpo": referenced(pairwise.cdpo, beta="beta", epsilon="label_smoothing"),
@@ -122,4 +182,19 @@ ADAPTERS = {
     "kto": kto,
     "listmle": listmle,
     "bradley_terry_rm": bradley_terry_rm,
+    "power": power_pair,
+    "power_dl": power_dl,
+    "tdpo": tdpo,
+    "gpm": gpm,
+    "pld": pld,
+    "pld_token_level": pld_token_level,
+}
+
+_RANKING = (1e-9, 1e-13, "terms of size 1 that cancel, each off by |logit| (up to 650) times the rounding of float64")
+
+TOLERANCES = {
+    "tdpo": (1e-9, 1e-13, "identical policies: margins and KLs are sums of rounding errors around 0"),
+    "pld/gradient of logits": _RANKING,
+    "pld_token_level/gradient of logits": _RANKING,
+    "listmle/gradient of scores": _RANKING,
 }

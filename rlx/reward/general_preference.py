@@ -1,0 +1,106 @@
+"""The general preference model: a preference is a skew product of embeddings ``[..., 2, 2k]``, chosen first.
+
+Unlike a difference of rewards it can represent cycles. ``where [..., 2]`` marks real responses.
+"""
+
+import jax
+
+from rlx import aggregate, errors, numerics
+from rlx.aggregate import mean
+from rlx.method import Constants, Method, PyTree, Shapes, take
+from rlx.preference import compare, labels, links
+from rlx.types import Array, Batch, Reduce, check_pairs, check_positive
+
+
+def preference_score(embeddings: Array, *, where: Array | None = None) -> Array:
+    r"""Skew-symmetric score of a pair, ``[..., 2, 2k] -> [...]``: positive where the first response is preferred.
+
+    .. math:: s = \sum_j v_w[2j]\,v_l[2j+1] - v_w[2j+1]\,v_l[2j]
+
+    >>> print(preference_score(jnp.array([[1.0, 0.0], [0.0, 1.0]])))
+    1.0
+    """
+    if embeddings.ndim < 2 or embeddings.shape[-2] != 2 or embeddings.shape[-1] % 2:
+        raise errors.UserError(
+            f"embeddings has shape {embeddings.shape}: gpm wants [..., 2, even], the chosen response first."
+        )
+    check_pairs(**{"where": where, "embeddings without their last axis": embeddings[..., 0]})
+    embeddings = numerics.accumulate(numerics.clean(embeddings, None if where is None else where[..., None]))
+    chosen, rejected = embeddings[..., 0, :], embeddings[..., 1, :]
+    return (chosen[..., 0::2] * rejected[..., 1::2] - chosen[..., 1::2] * rejected[..., 0::2]).sum(-1)
+
+
+def gpm(
+    embeddings: Array,
+    *,
+    tau: float = 0.1,
+    margin: float | Array = 0.0,
+    where: Array | None = None,
+    reduce: Reduce | None = mean,
+) -> Array:
+    r"""Loss of the general preference model.
+
+    .. math:: \ell = -\log\sigma\left((s - \text{margin})/\tau\right)
+
+    with s of :func:`preference_score`.
+
+    Args:
+      embeddings: ``[..., 2, 2k]`` preference embeddings of the responses, chosen first.
+      tau: temperature, above 0 (the code uses 1 for two dimensions, 0.1 for more).
+      margin: required score, a number or ``[...]``.
+      where: ``[..., 2]`` real responses.
+      reduce: how pairs become one number; None gives ``[...]``.
+
+    Raises:
+      UserError: tau is not above 0, the embedding has an odd size, or the shapes disagree.
+
+    >>> print(f"{gpm(jnp.array([[1.0, 0.0], [0.0, 1.0]]), tau=1.0):.4f}")
+    0.3133
+
+    References:
+      Zhang et al., *Beyond Bradley-Terry Models: A General Preference Model*, arXiv:2410.02197.
+    """
+    check_positive(tau=tau)
+    z = compare.beyond(preference_score(embeddings, where=where), margin) / tau
+    return compare.margins(z, labels.hard, links.logistic, compare.pair_where(where), reduce)
+
+
+def gpm_method(
+    *, dimension: int = 8, tau: float = 0.1, margin: float = 0.0, axis_name: numerics.AxisName = None
+) -> Method:
+    """The general preference model with its own head: a linear map from hidden states to embeddings, without bias.
+
+    Args:
+      dimension: size of the embedding, even; 2 to 8 in the paper.
+      tau: temperature, above 0.
+      margin: required score.
+      axis_name: mapped axes the batch is spread over.
+
+    Raises:
+      UserError: the dimension is odd or not above 0, tau is not above 0, or the model tells no hidden size.
+
+    >>> method = gpm_method(dimension=4)
+    >>> method.init(jax.random.key(0), rlx.method.Shapes(hidden_size=16))[0]["head"].shape
+    (16, 4)
+    """
+    if dimension <= 0 or dimension % 2:
+        raise errors.UserError(f"dimension must be even and above 0 (it holds pairs of coordinates), got {dimension}.")
+    check_positive(tau=tau)
+
+    def init(key: Array, shapes: Shapes) -> tuple[PyTree, PyTree]:
+        if shapes.hidden_size <= 0:
+            raise errors.UserError(f"gpm needs the hidden size of the model, got {shapes.hidden_size}.")
+        return {"head": jax.random.normal(key, (shapes.hidden_size, dimension)) / (shapes.hidden_size + 1)}, {}
+
+    def prepare(batch: Batch, params: PyTree, state: PyTree, key: Array | None = None) -> tuple[Constants, PyTree]:
+        return Constants({}, {}), state
+
+    def apply(constants: Constants, batch: Batch, params: PyTree) -> tuple[Array, Array]:
+        hidden, where = numerics.accumulate(take(batch, "hidden", "gpm")), batch.get("where")
+        # masked before the product, where a NaN would reach the gradient of the head
+        hidden = numerics.clean(hidden, None if where is None else where[..., None])
+        return gpm(hidden @ params["head"], tau=tau, margin=margin, where=where, reduce=aggregate.units)
+
+    hyperparameters = {"dimension": dimension, "tau": tau, "margin": margin}
+    reduction = mean.over(axis_name)
+    return Method("gpm", init, prepare, apply, reduction, ("hidden",), hyperparameters=hyperparameters)
