@@ -63,7 +63,7 @@ def grpo_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
 
 
 def gae_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
-    """On a masked token the reference leaves what its scan carries: the next real token's advantage, or 0 at the end."""
+    """On a masked token the reference leaves what its scan carries: the next real token's advantage, 0 at the end."""
     where, values = mask(inputs), inputs["values"]
     options = {"gamma": hyper["gamma"], "lam": hyper["lambda"]}
     gae = advantages.gae_advantage(inputs["token_level_rewards"], values, **options, where=where)
