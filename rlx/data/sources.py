@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from rlx.data.formats import BadRow, Parser, Record, bind
+from rlx.data.formats import Parser, Record, bind
+from rlx.data.rows import BadRow
 from rlx.errors import UserError, close_matches
 
 MAX_LINE_BYTES = 4 * 2**20

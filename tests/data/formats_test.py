@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from rlx.data.formats import FORMATS, SERVED_BY, BadRow, Parser, Record, bind, check_format
+from rlx.data.formats import FORMATS, SERVED_BY, Parser, Record, bind, check_format
+from rlx.data.rows import BadRow
 from rlx.data.sources import plain
 from rlx.errors import UserError
 

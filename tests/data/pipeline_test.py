@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from rlx.data import pipeline
-from rlx.data.formats import ASSISTANT
-from rlx.data.pipeline import Plan, load, split
+from rlx.data import dataset
+from rlx.data.dataset import Plan
+from rlx.data.pipeline import load, split
+from rlx.data.rows import ASSISTANT
 from rlx.data.tokenizers import ByteTokenizer
 from rlx.errors import UserError
 
@@ -332,7 +333,7 @@ def test_sizes_that_do_not_fit_are_named():
 
 
 def test_what_is_kept_in_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(pipeline, "CACHED_TOKENS", 40)
+    monkeypatch.setattr(dataset, "CACHED_TOKENS", 40)
     bounded, free = memory()[0], None
     first = list(bounded.batches(4))
     assert 0 < len(bounded._cache) < len(bounded)
