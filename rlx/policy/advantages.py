@@ -144,6 +144,6 @@ def gae_advantage(
         return (jnp.where(real, value, after[0]), jnp.where(real, advantage, after[1])), advantage
 
     end = jnp.zeros_like(values[..., 0])
-    inputs = tuple(jnp.moveaxis(x, -1, 0) for x in (rewards, values, valid))
+    inputs = (jnp.moveaxis(rewards, -1, 0), jnp.moveaxis(values, -1, 0), jnp.moveaxis(valid, -1, 0))
     advantages = jnp.moveaxis(jax.lax.scan(step, (end, end), inputs, reverse=True)[1], 0, -1)
     return Gae(numerics.clean(advantages, where), numerics.clean(advantages + values, where))

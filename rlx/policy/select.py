@@ -52,7 +52,7 @@ def requested(ratio: float, like: Array, *, where: Array | None = None, axis_nam
         raise errors.UserError(f"ratio is a fraction of the tokens and must be in (0, 1], got {ratio}.")
     # n is only known when the program runs, where float32 would round 0.29 * 100 up: the n at which the count
     # goes up by one are found beforehand in float64
-    size = like.size * numerics.psum(1, axis_name)
+    size = like.size * (1 if axis_name is None else jax.lax.axis_size(axis_name))
     steps = np.flatnonzero(np.diff(np.floor(ratio * np.arange(size + 1)))) + 1
     n = numerics.count(where, like, axis_name=axis_name).astype(jnp.int32)
     return jnp.maximum(jnp.searchsorted(jnp.asarray(steps, jnp.int32), n, side="right"), 1)

@@ -51,13 +51,13 @@ def is_clipped(ratio: Array, advantages: Array, *, low: float, high: float) -> A
 
 def is_dual_clipped(ratio: Array, advantages: Array, *, low: float, high: float, dual: float) -> Array:
     """Tokens with A < 0 whose clipped loss is above ``-A c``."""
-    return (advantages < 0) & (clip(low, high)(ratio, advantages, ratio) > -advantages * check_dual(dual))
+    check_dual(dual)
+    return (advantages < 0) & (clip(low, high)(ratio, advantages, ratio) > -advantages * dual)
 
 
-def check_dual(dual: float | None) -> float | None:
-    """A dual clip at or below 1 would cut off ratios that PPO trains on."""
+def check_dual(dual: float | None) -> None:
+    """Raises a UserError: a dual clip at or below 1 would cut off ratios that PPO trains on."""
     if dual is not None and dual <= 1:
         raise errors.UserError(
             f"dual_clip bounds the ratio where A < 0 and must be above 1 (3.0 is usual), got {dual}."
         )
-    return dual
