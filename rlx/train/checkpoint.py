@@ -57,7 +57,7 @@ class Checkpoints:
           notes: JSON data: stage, data iterator, metrics so far ...
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob("*.tmp*"):  # left by a killed run
+        for path in self.folder.glob("*-tmp*"):  # left by a killed run
             shutil.rmtree(path)
         _write(self._checkpointer(), self._path(step), state=state, notes=dict(notes) | {"leaves": _leaves(state)})
         for old in self.steps()[: -self.keep]:
@@ -87,15 +87,16 @@ class Checkpoints:
 
     def save_policy(self, name: str, params: Any) -> None:
         """Keeps parameters (the reference of a stage) under a name of their own, outside of the rotation."""
-        _write(self._checkpointer(), self.folder / name, state=params, notes={"leaves": _leaves(params)})
+        policy = {"policy": params}
+        _write(self._checkpointer(), self.folder / name, state=policy, notes={"leaves": _leaves(policy)})
 
     def restore_policy(self, name: str, like: Any) -> Any:
         """Reads what :meth:`save_policy` wrote; None when there is nothing of that name."""
         path = self.folder / name
         if not path.is_dir():
             return None
-        _check_leaves(_read_json(path)["leaves"], _leaves(like), path)
-        return _read(self._checkpointer(), path, like)
+        _check_leaves(_read_json(path)["leaves"], _leaves({"policy": like}), path)
+        return _read(self._checkpointer(), path, {"policy": like})["policy"]
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -174,4 +175,10 @@ def _check_leaves(saved: list[list[Any]], wanted: list[list[Any]], path: Path) -
         )
 
 
-_PARTS = {"params/policy": "model", "opt_state": "optimizer", "method_state": "method", "params/method": "method"}
+_PARTS = {
+    "params/policy": "model",
+    "policy": "model",
+    "opt_state": "optimizer",
+    "method_state": "method",
+    "params/method": "method",
+}

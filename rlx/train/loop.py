@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rlx.data.pipeline import Batches
+from rlx.data.dataset import Batches
 from rlx.errors import UserError
 from rlx.report.intervals import wilson_interval
 from rlx.report.loggers import Loggers
@@ -84,7 +84,7 @@ class Window:
         loss = float(found["loss"].value)
         if not math.isfinite(loss) and self.on_nan == "stop":
             raise UserError(
-                f"the loss is {loss} at step {step} of the stage {self.stage!r}. The last checkpoint is from before it. "
+                f"the loss is {loss} at step {step} of the stage {self.stage!r}; the last checkpoint is older. "
                 "Try a smaller learning rate, a longer warm-up or clip_norm (--config.on_nan=continue goes on)."
             )
         add(self.totals, found)

@@ -15,7 +15,7 @@ import numpy as np
 
 from rlx import config as configs
 from rlx.data import pipeline
-from rlx.data.pipeline import Dataset
+from rlx.data.dataset import Dataset
 from rlx.errors import UserError
 from rlx.method import Shapes
 from rlx.report import tables
@@ -85,6 +85,7 @@ class Trainer:
         self.run_, self.folder = run, folder
         self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, run.settings.keep)
         self.interrupts, self.stop = interrupts, stop
+        self.examples = 0
         self.results: dict[str, Row] = {}
         self.wall_before, self.start = 0.0, time.monotonic()
 
@@ -139,15 +140,15 @@ class Trainer:
     def _stage(self, stage: Stage, loggers: Any, policy: Any, notes: dict[str, Any] | None) -> TrainState:
         """Runs a stage, or what is left of it."""
         data = load_data(self.run_, stage, self.folder.path)
-        state = make_state(self.run_, stage, len(data[0]), policy)
+        self.examples = len(data[0])
+        state = make_state(self.run_, stage, self.examples, policy)
         programs_of = partial(self._programs, stage, data)
         if notes is None:
             programs = programs_of(self._new_reference(stage, state))
             done, place = 0, None
         else:
-            held = self._saved_reference(stage, state)
             state = self.checkpoints.restore(self.checkpoints.steps()[-1], state).state
-            programs = programs_of(held)
+            programs = programs_of(self._saved_reference(stage, state))
             done, place = notes["step"], notes["iterator"]
         batches = data[0].batches(
             stage.settings.batch_size,
@@ -203,6 +204,7 @@ class Trainer:
         notes = {
             "stage": stage.name,
             "step": step,
+            "examples": self.examples,
             "iterator": iterator,
             "window": window,
             "results": self.results | {stage.name: row},

@@ -137,7 +137,7 @@ def _refuse_unread(config: Mapping[str, Any], checked: OptimizerConfig, where: s
 def _check_values(c: OptimizerConfig, steps: int, where: str) -> None:
     bounds = {
         "learning_rate": (0, math.inf),
-        "warmup_steps": (0, steps),
+        "warmup_steps": (0, steps or math.inf),  # a stage of 0 steps is left out as it stands
         "end_fraction": (0, 1),
         "weight_decay": (0, math.inf),
         "clip_norm": (0, math.inf),

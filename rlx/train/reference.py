@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlx.data.pipeline import Dataset
+from rlx.data.dataset import Dataset
 from rlx.method import Method
 
 CACHEABLE = "reference_logps"

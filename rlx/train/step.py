@@ -116,7 +116,8 @@ def _step(
 
     def objective(params, piece, constants):
         """Numerator of a micro-batch; without ``constants`` it is the whole batch and prepares itself."""
-        arrays = method_arrays(method, forward(params["policy"], piece, auxiliary, wanted(method, piece)))
+        names = method.needs if constants is not None else (*method.needs, *method.prepare_needs)
+        arrays = method_arrays(method, forward(params["policy"], piece, auxiliary, wanted(method, piece, names)))
         method_state = state.method_state
         if constants is None:
             constants, method_state = prepare(arrays)
@@ -178,10 +179,10 @@ def _global_arrays(forward: Forward, method: Method, state: TrainState, batch, p
     return method_arrays(method, {name: _join(x) for name, x in arrays.items()})
 
 
-def wanted(method: Method, batch: Mapping[str, Any], names: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """Arrays to compute: those that are needed, and the optional ones that come with the data or cost nothing."""
+def wanted(method: Method, batch: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Arrays to compute: ``names``, and the method's optional ones that come with the data or cost nothing."""
     free = {"lengths", *batch}
-    return (*(method.needs if names is None else names), *(name for name in method.optional if name in free))
+    return (*dict.fromkeys(names), *(name for name in method.optional if name in free))
 
 
 def report(method: Method, arrays: Arrays) -> metrics.Metrics:
@@ -203,9 +204,10 @@ def _loss(method: Method, numerator: jax.Array, denominator: jax.Array) -> metri
 def make_eval_step(model: Model, method: Method, *, mesh: Mesh, prompt_length: int) -> Callable[..., metrics.Metrics]:
     """The jitted ``(params, method_state, batch, auxiliary) -> metrics``, loss included; state is only read."""
     forward = Forward(model, prompt_length=prompt_length, mesh=mesh if mesh.size > 1 else None)
+    names = (*method.needs, *method.prepare_needs)
 
     def evaluate(params, method_state, batch: Mapping[str, jax.Array], auxiliary: Auxiliary) -> metrics.Metrics:
-        arrays = method_arrays(method, forward(params["policy"], batch, auxiliary, wanted(method, batch)))
+        arrays = method_arrays(method, forward(params["policy"], batch, auxiliary, wanted(method, batch, names)))
         constants, _ = method.prepare(arrays, params["method"], method_state, jax.random.PRNGKey(0))
         terms = method.aggregate.terms(*method.apply(constants, arrays, params["method"]))
         return report(method, arrays) | {"loss": _loss(method, *terms)}

@@ -1,0 +1,87 @@
+"""``python -m rlx.generate``: what the policy of a checkpoint writes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from rlx import config as configs
+from rlx.data.encode import encode_prompt
+from rlx.errors import UserError
+from rlx.train.restore import Restored, restore
+
+USAGE = """python -m rlx.generate --checkpoint=DIR --prompt=TEXT [--max_new_tokens=64] [--temperature=1.0] [--seed=0]
+
+Prints what the policy in a run directory's last checkpoint (or the one named, DIR/checkpoints/00000120) goes on with.
+The prompt is taken as it stands, with \\n for a new line: a policy trained on HH dialogues expects
+'\\n\\nHuman: ...\\n\\nAssistant:'. temperature=0 takes the most likely token.
+"""
+
+
+def generate(
+    checkpoint: Restored, prompts: Sequence[str], *, max_new_tokens: int = 64, temperature: float = 1.0, seed: int = 0
+) -> list[str]:
+    """The responses of a policy to prompts.
+
+    Args:
+      checkpoint: see :func:`rlx.train.restore.restore`.
+      prompts: texts; what exceeds ``data.max_prompt_length`` loses its beginning, as in training.
+      max_new_tokens: bound on the length of a response.
+      temperature: of the sampling; 0 takes the most likely token.
+      seed: of the sampling.
+    """
+    from rlx.models.sampling import sample
+
+    run = checkpoint.run
+    length = checkpoint.stage.data["max_prompt_length"]
+    rows = [encode_prompt(prompt, run.tokenizer, length) for prompt in prompts]
+    width = max(map(len, rows))
+    tokens = np.full((len(rows), width), run.tokenizer.pad_id, np.int32)
+    valid = np.zeros(tokens.shape, bool)
+    for i, row in enumerate(rows):
+        tokens[i, width - len(row) :], valid[i, width - len(row) :] = row, True
+    sampled, _ = sample(
+        run.model, checkpoint.state.params["policy"], tokens, valid,
+        max_new_tokens=max_new_tokens, temperature=temperature, eos_id=run.tokenizer.eos_id,
+        key=jax.random.PRNGKey(seed),
+    )  # fmt: skip
+    return [run.tokenizer.decode(_until(row, run.tokenizer.eos_id)) for row in np.asarray(sampled)]
+
+
+def _until(row: np.ndarray, eos_id: int) -> list[int]:
+    """The tokens before the first EOS."""
+    ends = np.flatnonzero(row == eos_id)
+    return row[: ends[0] if len(ends) else len(row)].tolist()
+
+
+def cli(argv: Sequence[str]) -> int:
+    """The command line; returns the exit code."""
+    try:
+        options, _ = configs.parse_options(argv, USAGE)
+        numbers = {name: _number(options, name, kind) for name, kind in _NUMBERS.items() if options[name] is not None}
+        text = options["prompt"].replace("\\n", "\n")
+        print(generate(restore(options["checkpoint"]), [text], **numbers)[0])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+_NUMBERS = {"max_new_tokens": int, "temperature": float, "seed": int}
+
+
+def _number(options: dict, name: str, kind: type) -> int | float:
+    try:
+        value = kind(options[name])
+    except ValueError:
+        raise UserError(f"--{name} takes a number, not {options[name]!r}.") from None
+    if value < (1 if name == "max_new_tokens" else 0):
+        raise UserError(f"--{name}={value} is too small.")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(cli(sys.argv[1:]))

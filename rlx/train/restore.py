@@ -1,0 +1,80 @@
+"""A trained run, read back from its directory: for evaluation, generation and notebooks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlx import config as configs
+from rlx.errors import UserError, close_matches
+from rlx.train import reference
+from rlx.train.assemble import Run, Stage, assemble
+from rlx.train.checkpoint import Checkpoints
+from rlx.train.main import REFERENCE, make_state
+from rlx.train.state import TrainState
+from rlx.train.workdir import CHECKPOINTS, CONFIG
+
+
+class Restored(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+      folder: the run directory.
+      run: the objects of its config.
+      stage: the stage that the checkpoint is from.
+      step: of that stage.
+      state: the train state; ``state.params["policy"]`` is the policy.
+      held: the reference policy of the stage, None without one.
+    """
+
+    folder: Path
+    run: Run
+    stage: Stage
+    step: int
+    state: TrainState
+    held: Any
+
+
+def restore(path: str | os.PathLike[str]) -> Restored:
+    """Reads the last checkpoint of a run directory, or the one that ``path`` names.
+
+    Args:
+      path: a run directory ``W``, or one of its checkpoints, ``W/checkpoints/00000120``.
+
+    Raises:
+      UserError: there is no run or no checkpoint, or it is damaged.
+    """
+    folder, wanted = _split(Path(path).absolute())
+    run = assemble(_config(folder))
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    steps = checkpoints.steps()
+    if not steps or (wanted is not None and wanted not in steps):
+        has = f"it has {', '.join(f'{step:08d}' for step in steps)}" if steps else "it has none yet"
+        raise UserError(f"--checkpoint={path}: no such checkpoint of {folder}; {has}.")
+    number = steps[-1] if wanted is None else wanted
+    notes = checkpoints.notes(number)
+    stage = next((stage for stage in run.stages if stage.name == notes["stage"]), None)
+    if stage is None:
+        raise UserError(
+            f"--checkpoint={path} is from the stage {notes['stage']!r}, which {folder / CONFIG} does not have."
+        )
+    like = make_state(run, stage, notes["examples"])
+    state = checkpoints.restore(number, like).state
+    held = checkpoints.restore_policy(REFERENCE, like.params["policy"]) if reference.needed(stage.method) else None
+    checkpoints.close()
+    return Restored(folder, run, stage, notes["step"], state, held)
+
+
+def _split(path: Path) -> tuple[Path, int | None]:
+    if path.parent.name == CHECKPOINTS and path.name.isdigit():
+        return path.parent.parent, int(path.name)
+    return path, None
+
+
+def _config(folder: Path) -> configs.ConfigDict:
+    file = folder / CONFIG
+    if not file.is_file():
+        near = [other.name for other in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise UserError(f"{folder} is no run directory: it has no {CONFIG}.{close_matches(folder.name, near)}")
+    return configs.from_json(file.read_text(encoding="utf-8"))

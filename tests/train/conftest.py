@@ -1,0 +1,57 @@
+"""A run small enough to be trained again and again: one layer, six steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlx.train.main import train
+from rlx.train.smoke import letter_pairs
+
+
+def tiny_config(**changes: Any) -> dict[str, Any]:
+    """SFT, then DPO with the reference in every step; ``changes`` take the place of top-level keys."""
+    optimizer = {"name": "adamw", "learning_rate": 1e-2, "schedule": "cosine", "warmup_steps": 1, "clip_norm": 1.0}
+    stage = {
+        "steps": 3,
+        "batch_size": 4,
+        "optimizer": optimizer,
+        "eval_every": 2,
+        "checkpoint_every": 2,
+        "log_every": 2,
+    }
+    config = {
+        "seed": 0,
+        "tokenizer": {"name": "byte"},
+        "model": {"name": "transformer", "hidden_size": 16, "num_layers": 1, "num_heads": 2},
+        "data": {
+            "source": "memory",
+            "records": letter_pairs(16, seed=0, length=3),
+            "max_prompt_length": 3,
+            "max_response_length": 4,
+            "eval_fraction": 0.25,
+        },
+        "mesh": {"data": 1, "fsdp": 1, "model": 1},
+        "stages": ("sft", "preference"),
+        "sft": dict(stage),
+        "preference": dict(stage),
+        "method": {"name": "dpo", "beta": 0.1},
+        "reference": "on_the_fly",
+        "keep": 2,
+    }
+    return config | changes
+
+
+@pytest.fixture
+def tiny() -> Callable[..., dict[str, Any]]:
+    """See :func:`tiny_config`."""
+    return tiny_config
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an uninterrupted run of the tiny config; look, do not touch."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    train(tiny_config(), workdir)
+    return workdir

@@ -1,0 +1,48 @@
+"""Windows of metrics and evaluations: sums and counts, not means of means."""
+
+import numpy as np
+import pytest
+
+from rlx.errors import UserError
+from rlx.metrics import Mean
+from rlx.train.loop import Window, evaluate
+
+
+def metrics(loss, count=1.0, **more):
+    return {"loss": Mean(np.float32(loss * count), np.float32(count))} | more
+
+
+def test_a_window_is_a_weighted_mean_and_survives_a_checkpoint():
+    window = Window("sft", "stop")
+    window.push(1, metrics(1.0, 1.0))
+    window.push(2, metrics(4.0, 2.0))
+    window.settle()
+    again = Window("sft", "stop", window.totals)
+    again.push(3, metrics(0.0, 3.0))
+    assert again.take() == {"loss": 1.5}
+    assert again.totals == {}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_window_refuses_what_is_not_finite(value):
+    window = Window("sft", "stop")
+    window.push(4, metrics(value))
+    with pytest.raises(UserError, match="at step 4 of the stage 'sft'"):
+        window.settle()
+    tolerant = Window("sft", "continue")
+    tolerant.push(4, metrics(value))
+    assert not np.isfinite(tolerant.take()["loss"])
+
+
+def test_evaluation_counts_examples_and_bounds_accuracies():
+    real = np.array([[True, True], [True, True], [False, False]])
+    batches = [{"candidate_where": real}, {"candidate_where": real[:1]}]
+    accuracy = {"reward_accuracy": Mean(np.float32(2), np.float32(4))}
+    row = evaluate(lambda batch: metrics(2.0, len(batch["candidate_where"]), **accuracy), batches)
+    assert list(row)[:4] == ["reward_accuracy", "reward_accuracy_low", "reward_accuracy_high", "loss"]
+    assert row["examples"] == 3 and row["loss"] == 2.0 and row["reward_accuracy"] == 0.5
+    np.testing.assert_allclose([row["reward_accuracy_low"], row["reward_accuracy_high"]], [0.215, 0.785], atol=1e-3)
+
+
+def test_nothing_held_out_gives_nothing():
+    assert evaluate(lambda batch: metrics(1.0), []) == {}
