@@ -138,7 +138,8 @@ def _set_block(config: ConfigDict, block: ConfigDict, key: str, value: Any, pars
         for inner, inner_value in value.items():
             _set(config, f"{key}.{inner}", inner_value, parse)
     else:
-        keys = ", ".join(sorted(block[last]))
+        inner: Any = block[last]
+        keys = ", ".join(sorted(inner))
         raise UserError(f"config.{key} is a block and cannot become {value!r}: set one of its keys ({keys}).")
 
 

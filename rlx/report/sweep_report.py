@@ -51,8 +51,7 @@ def write_sweep_report(workdir: str | os.PathLike[str], metrics: Sequence[str] =
     write_atomically(workdir / "table.md", head + tables.markdown(cells, columns) + note)
     write_atomically(workdir / "table.csv", tables.csv_text(cells, [*by, *known, "n"]))
     temporary = workdir / f".plot.{os.getpid()}.png"
-    varied = [key for key in by if len({repr(row.get(key)) for row in rows}) > 1]
-    plots.cells(cells, temporary, by=varied, metrics=shown[:IN_PLOT], title=title)
+    plots.cells(cells, temporary, by=telling_keys(cells, by), metrics=shown[:IN_PLOT], title=title)
     os.replace(temporary, workdir / "plot.png")
     return [{column: cell.get(column) for column in columns} for cell in cells]
 
@@ -76,6 +75,22 @@ def cell_keys(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     keys = dict.fromkeys(key for result in results for key in override_columns(result["overrides"]))
     return [key for key in keys if not is_seed(key)]
+
+
+def telling_keys(cells: Sequence[Mapping[str, Any]], by: Sequence[str]) -> list[str]:
+    """The keys that suffice to tell the cells apart: none that is constant or follows from the keys before it.
+
+    >>> cells = [{"name": "dpo", "rate": r} for r in (0.1, 0.2)]
+    >>> cells += [{"name": "rdpo", "rate": r, "epsilon": r} for r in (0.1, 0.2)]
+    >>> telling_keys(cells, ["name", "rate", "epsilon"])
+    ['name', 'rate']
+    """
+    kept = list(by)
+    for key in reversed(by):
+        rest = [other for other in kept if other != key]
+        if len({tuple(repr(cell.get(other)) for other in rest) for cell in cells}) == len(cells):
+            kept = rest
+    return kept
 
 
 def is_seed(key: str) -> bool:
