@@ -1,5 +1,7 @@
 """Adapters of preference and reward-model losses: pairs are stacked on the last axis, masks become boolean."""
 
+import functools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx import signals
-from rlx.aggregate import mean, total
+from rlx.aggregate import mean, total, units
 from rlx.preference import distillation, listwise, pairwise, pointwise, power, scores, token_level
 from rlx.reward import bradley_terry, general_preference
 from rlx.types import Array
@@ -23,8 +25,9 @@ def stack(inputs: Inputs, name: str, axis: int = -1) -> Array:
 
 
 def losses(loss: Callable[..., Array]) -> Outputs:
-    """The reduced loss and its units."""
-    return {"loss": loss(reduce=mean), "per_example": loss(reduce=None)}
+    """The reduced loss and its units, evaluated once, as a trainer does."""
+    per_example, where = loss(reduce=units)
+    return {"loss": mean(per_example, where), "per_example": per_example}
 
 
 def rewards(score: Array) -> Outputs:
@@ -93,7 +96,8 @@ def kto(hyper: Hyper, inputs: Inputs) -> Outputs:
     else:
         loss = lambda **more: pointwise.kto(*arrays, *mismatched, beta=hyper["beta"], **keywords, **more)  # noqa: E731
         z0 = pointwise.kto_reference_point(*mismatched)
-    return {"loss": loss(), "per_example": loss(reduce=None)[..., 0], "kl": jnp.asarray(z0)}
+    result = losses(loss)
+    return result | {"per_example": result["per_example"][..., 0], "kl": jnp.asarray(z0)}
 
 
 def listmle(hyper: Hyper, inputs: Inputs) -> Outputs:
@@ -136,8 +140,8 @@ def tdpo(hyper: Hyper, inputs: Inputs) -> Outputs:
     where = stack(inputs, "{}_mask", 1).astype(bool)
     version, beta = {1: token_level.tdpo1, 2: token_level.tdpo}[hyper["version"]], hyper["beta"]
     keywords = {"alpha": hyper["alpha"]} if hyper["version"] == 2 else {}
-    units = version(*arrays, beta=beta, **keywords, where=where, reduce=None)
-    per_example = jnp.where(where.any((1, 2)), units, jnp.log(2.0))
+    margins = version(*arrays, beta=beta, **keywords, where=where, reduce=None)
+    per_example = jnp.where(where.any((1, 2)), margins, jnp.log(2.0))
     d, kl = token_level.sequence_scores(*arrays, where=where)
     reported = {"chosen_logps_margin": d[:, 0], "rejected_logps_margin": d[:, 1]}
     reported |= {"chosen_seq_kl": kl[:, 0], "rejected_seq_kl": kl[:, 1]}
@@ -166,11 +170,21 @@ def pld(hyper: Hyper, inputs: Inputs) -> Outputs:
 def pld_token_level(hyper: Hyper, inputs: Inputs) -> Outputs:
     arrays = inputs["logits"], inputs["teacher_logits"], inputs["labels"]
     keywords = {"temperature": hyper["temperature"], "where": inputs["mask"].astype(bool)}
-    loss = distillation.pld_token_level(*arrays, **keywords)
-    return {"loss": loss, "per_token": distillation.pld_token_level(*arrays, **keywords, reduce=None)}
+    result = losses(lambda reduce: distillation.pld_token_level(*arrays, **keywords, reduce=reduce))
+    return {"loss": result["loss"], "per_token": result["per_example"]}
 
 
-ADAPTERS = {
+def compiled(adapter: Callable[[Hyper, Inputs], Outputs]) -> Callable[[Hyper, Inputs], Outputs]:
+    """The adapter as one program for each set of hyperparameters and shapes, rather than one for each operation."""
+
+    @functools.cache
+    def program(hyper: str) -> Callable[[Inputs], Outputs]:
+        return jax.jit(functools.partial(adapter, json.loads(hyper)))
+
+    return lambda hyper, inputs: program(json.dumps(hyper, sort_keys=True))(inputs)
+
+
+EAGER = {
     "dpo": referenced(pairwise.dpo, beta="beta"),
     "cdpo": referenced(pairwise.cdpo, beta="beta", epsilon="label_smoothing"),
     "rdpo": referenced(pairwise.rdpo, beta="beta", epsilon="label_smoothing"),
@@ -189,6 +203,8 @@ ADAPTERS = {
     "pld": pld,
     "pld_token_level": pld_token_level,
 }
+
+ADAPTERS = {name: compiled(adapter) for name, adapter in EAGER.items()}
 
 _RANKING = (1e-9, 1e-13, "terms of size 1 that cancel, each off by |logit| (up to 650) times the rounding of float64")
 
