@@ -1,7 +1,8 @@
 r"""A log-linear preference problem whose every expectation is exact: no sampling noise at evaluation.
 
 ``S`` contexts, ``A`` actions, features :math:`\phi(s,a) \sim N(0, I/D)`, true reward :math:`r = \phi^\top\theta^*` with
-:math:`\theta^* \sim 3 N(0, I)`, a uniform reference policy, and policies :math:`\pi_\theta(a|s) \propto e^{\phi^\top\theta}`.
+:math:`\theta^* \sim 3 N(0, I)`, a uniform reference policy, and policies
+:math:`\pi_\theta(a|s) \propto e^{\phi^\top\theta}`.
 The optimum of reward minus ``beta`` KL lies in the class, at :math:`\theta^*/\beta`.
 """
 
@@ -40,7 +41,7 @@ def preference_counts(problem: Problem, seed: int, *, pairs: int, flip_rate: flo
     """How often each ordered pair of :func:`ordered_pairs` was seen in a context: ``[S, A (A-1)]``, ``pairs`` in all.
 
     Contexts and pairs of different actions are uniform, labels Bradley-Terry on the true reward and then flipped with
-    ``flip_rate``. All numbers are common to the flip rates of a seed, and a smaller ``pairs`` gives a prefix of a larger.
+    ``flip_rate``. The flip rates of a seed share all numbers, and fewer ``pairs`` are a prefix of more.
     """
     contexts, actions = problem.rewards.shape
     context = _stream(seed, "context").integers(0, contexts, pairs)

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from experiments import rdpo_noise_exact
+from experiments import rdpo_noise_exact, rdpo_noise_language
 from experiments.ledger import Ledger
 from rlx import errors
 from rlx.config import parse_options, to_json
@@ -32,7 +32,7 @@ from rlx.report.progress import Progress
 from rlx.report.rows import write_atomically
 
 USAGE = __doc__.split("\n\n", 2)[2]
-PARTS = {part.PART: part for part in (rdpo_noise_exact,)}
+PARTS = {part.PART: part for part in (rdpo_noise_exact, rdpo_noise_language)}
 KEYS = ("part", "config", "table", "method", "flip_rate", "epsilon", "pairs", "seed")
 BY = KEYS[2:-1]
 Row = dict[str, Any]

@@ -30,7 +30,7 @@ def get_config(size: str) -> ConfigDict:
         }
     )
     if size == "smoke":
-        config.update({"seeds": (1000, 1001), "flip_rates": (0.0, 0.2), "pairs": (400,), "wrong_by": 0.0})
+        config.update({"seeds": (1000, 1001), "flip_rates": (0.2,), "pairs": (400,), "wrong_by": 0.0})
         config.scaling.update({"seeds": ()})
         config.fit.update({"steps": 50})
     return config
@@ -123,8 +123,8 @@ def setting(config: ConfigDict, rows: Sequence[Cell]) -> str:
     p, f = config.problem, config.fit
     best = np.mean([row["optimal_reward"] for row in rows if row["table"] == MAIN])
     return (
-        f"{p.contexts} contexts, {p.actions} actions, {p.dimension} features; beta {f.beta:g}, {f.steps} steps of gradient "
-        f"descent at {f.learning_rate:g}, ridge {f.ridge:g}; seeds {_ends(config.seeds)}"
+        f"{p.contexts} contexts, {p.actions} actions, {p.dimension} features; beta {f.beta:g}, {f.steps} steps of "
+        f"gradient descent at {f.learning_rate:g}, ridge {f.ridge:g}; seeds {_ends(config.seeds)}"
         + (f", growing data {_ends(config.scaling.seeds)}" if config.scaling.seeds else "")
         + f". Reward of the optimum: {best:.3f}. Mean ± half of the 95 % interval.\n"
     )
