@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlx.models.layers import causal_mask, wide
+from rlx.models.layers import causal_mask
 
 
 class Cache(NamedTuple):
@@ -41,24 +41,13 @@ def prefill(module: Callable, params, tokens: jax.Array, valid: jax.Array | None
     room = ((0, 0), (0, 0), (0, capacity - tokens.shape[1]), (0, 0))
     for block in _blocks(model):
         x, k, v = block.keep(x, rope, mask, tokens.shape)
-        keys.append(jnp.pad(jnp.swapaxes(k, 1, 2), room))
-        values.append(jnp.pad(jnp.swapaxes(v, 1, 2), room))
+        keys.append(jnp.pad(k, room))
+        values.append(jnp.pad(v, room))
     slots = jnp.pad(valid, ((0, 0), (0, capacity - tokens.shape[1])))
     length = jnp.asarray(tokens.shape[1])
     cache = Cache(jnp.stack(keys), jnp.stack(values), slots, length, valid.sum(-1))
     last = x.reshape(*tokens.shape, -1)[:, -1]
     return cache, model.final_norm(last), model.output_matrix()
-
-
-def _attend_one(q: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
-    """One query per row: ``q [B, 1, H, d]`` against ``[B, G, S, d]``."""
-    b, _, h, d = q.shape
-    g = keys.shape[1]
-    scores = jnp.einsum("bgrd,bgsd->bgrs", q.reshape(b, g, h // g, d), keys, preferred_element_type=wide(q.dtype))
-    scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
-    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
-    out = jnp.einsum("bgrs,bgsd->bgrd", weights.astype(values.dtype), values, preferred_element_type=scores.dtype)
-    return (out / weights.sum(-1, keepdims=True)).astype(values.dtype).reshape(b, h * d)
 
 
 def step(module: Callable, params, cache: Cache, token: jax.Array):
@@ -71,9 +60,9 @@ def step(module: Callable, params, cache: Cache, token: jax.Array):
     for i, block in enumerate(_blocks(model)):
         q, k, v = block.attention.project(block.attention_norm(x), rope, rows)
         start = (i, 0, 0, cache.length, 0)
-        keys = jax.lax.dynamic_update_slice(keys, jnp.swapaxes(k, 1, 2)[None], start)
-        values = jax.lax.dynamic_update_slice(values, jnp.swapaxes(v, 1, 2)[None], start)
-        x = x + block.attention.output(_attend_one(q, keys[i], values[i], valid))
+        keys = jax.lax.dynamic_update_slice(keys, k[None], start)
+        values = jax.lax.dynamic_update_slice(values, v[None], start)
+        x = x + block.attention.mix(q, keys[i], values[i], valid[:, None])
         x = x + block.mlp(block.mlp_norm(x))
     cache = Cache(keys, values, valid, cache.length + 1, cache.seen + 1)
     return cache, model.final_norm(x), model.output_matrix()

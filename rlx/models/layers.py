@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rlx.ops.product import weight_product
+
 
 def wide(dtype) -> jnp.dtype:
     """Type of statistics over activations: at least float32.
@@ -40,7 +42,7 @@ class Linear(nnx.Module):
         self.bias = weights(shape[1:], axes[1:]) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = x @ self.kernel[...].astype(self.dtype)
+        y = weight_product(x, self.kernel[...].astype(self.dtype))
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
@@ -58,15 +60,15 @@ class RMSNorm(nnx.Module):
 
 
 def rotary_tables(positions: jax.Array, head_dim: int, theta: float, dtype) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines ``[..., T, 1, head_dim / 2]`` of the rotary embedding at ``positions [..., T]``."""
+    """Cosines and sines ``[..., 1, T, head_dim / 2]`` of the rotary embedding at ``positions [..., T]``."""
     kind = wide(dtype)
     frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=kind) / head_dim)
-    angles = positions[..., None, None].astype(kind) * frequencies
+    angles = positions[..., None, :, None].astype(kind) * frequencies
     return jnp.cos(angles).astype(dtype), jnp.sin(angles).astype(dtype)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotate the half-split pairs of ``x [..., T, H, d]`` (the convention of Llama and Qwen checkpoints)."""
+    """Rotate the half-split pairs of ``x [..., H, T, d]`` (the convention of Llama and Qwen checkpoints)."""
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
@@ -87,27 +89,30 @@ def causal_mask(shape: tuple[int, int], valid: jax.Array | None) -> tuple[jax.Ar
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """Grouped-query attention of scaled queries.
+    """Grouped-query attention of scaled queries, heads first, ``[B, H, T, d]``.
 
-    The softmax divides after the product with ``v``: ``T * d`` instead of ``T * S`` divisions. A row without any
-    key (``mask`` all False) averages all values: finite, and never read by a real token.
+    The queries that share a key head are the rows of one product. The softmax divides after the product with ``v``:
+    ``T * d`` instead of ``T * S`` divisions. A row without any key (``mask`` all False) averages all values: finite,
+    and never read by a real token.
 
     Args:
-        q: ``[B, T, H, d]``, already divided by ``sqrt(d)``.
-        k: ``[B, S, G, d]``, ``H`` a multiple of ``G``.
-        v: ``[B, S, G, d]``.
+        q: ``[B, H, T, d]``, already divided by ``sqrt(d)``.
+        k: ``[B, G, S, d]``, ``H`` a multiple of ``G``.
+        v: ``[B, G, S, d]``.
         mask: bool ``[B | 1, T, S]``, True where query ``t`` may see key ``s``.
     """
-    b, t, h, d = q.shape
-    g = k.shape[2]
-    q = q.reshape(b, t, g, h // g, d)
-    scores = jnp.einsum("btgrd,bsgd->bgrts", q, k, preferred_element_type=wide(q.dtype))
-    scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
+    b, h, t, d = q.shape
+    groups, keys = k.shape[1:3]
+    kind = wide(q.dtype)
+    # Added instead of selected: the gradient of a sum is free. Scores of hidden keys vanish against it.
+    bias = jnp.where(mask, jnp.zeros((), kind), jnp.asarray(-1e30, kind))[:, None, None]
+    scores = jnp.einsum("bgqd,bgsd->bgqs", q.reshape(b, groups, -1, d), k, preferred_element_type=kind)
+    scores = scores.reshape(b, groups, h // groups, t, keys) + bias
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    total = weights.sum(-1)
-    out = jnp.einsum("bgrts,bsgd->btgrd", weights.astype(v.dtype), v, preferred_element_type=total.dtype)
-    out = out / jnp.moveaxis(total, 3, 1)[..., None]
-    return out.astype(v.dtype).reshape(b, t, h, d)
+    total = weights.sum(-1).reshape(b, groups, -1, 1)
+    weights = weights.astype(v.dtype).reshape(b, groups, -1, keys)
+    out = jnp.einsum("bgqs,bgsd->bgqd", weights, v, preferred_element_type=kind) / total
+    return out.astype(v.dtype).reshape(b, h, t, d)
 
 
 class Attention(nnx.Module):
@@ -121,11 +126,19 @@ class Attention(nnx.Module):
         self.output = Linear(weights, (heads * head_dim, hidden_size), ("heads", "embed"))
 
     def project(self, x: jax.Array, rope: tuple[jax.Array, jax.Array], rows: tuple[int, int]):
-        """Scaled queries, keys and values ``[B, T, heads, d]`` of ``x [B * T, D]``; ``rows`` is ``(B, T)``."""
-        q = (self.query(x) * self.head_dim**-0.5).reshape(*rows, self.heads, self.head_dim)
-        k = self.key(x).reshape(*rows, self.kv_heads, self.head_dim)
-        v = self.value(x).reshape(*rows, self.kv_heads, self.head_dim)
+        """Scaled queries, keys and values, heads first, of ``x [B * T, D]``; ``rows`` is ``(B, T)``."""
+
+        def heads_first(y):
+            return y.reshape(*rows, -1, self.head_dim).swapaxes(1, 2)
+
+        q = heads_first(self.query(x) * self.head_dim**-0.5)
+        k, v = heads_first(self.key(x)), heads_first(self.value(x))
         return rotate(q, *rope), rotate(k, *rope), v
+
+    def mix(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+        """Attention and the output projection, ``[B * T, D]``."""
+        b, h, t, d = q.shape
+        return self.output(attend(q, k, v, mask).swapaxes(1, 2).reshape(b * t, h * d))
 
 
 class SwiGLU(nnx.Module):

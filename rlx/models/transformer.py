@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from rlx.errors import UserError, close_matches
 from rlx.models.base import Decode, Model, Params
 from rlx.models.heads import ScalarHead
-from rlx.models.layers import Attention, RMSNorm, SwiGLU, Weights, attend, causal_mask, rotary_tables
+from rlx.models.layers import Attention, RMSNorm, SwiGLU, Weights, causal_mask, rotary_tables
 
 # Logical axis -> mesh axis. Heads, feed-forward units and vocabulary split over 'model', the other side over 'fsdp'.
 RULES = {"vocab": "model", "heads": "model", "kv_heads": "model", "ffn": "model", "embed": "fsdp", None: None}
@@ -79,9 +79,9 @@ class Block(nnx.Module):
         self.mlp = SwiGLU(weights, c.hidden_size, c.intermediate_size)
 
     def keep(self, x: jax.Array, rope, mask: jax.Array, rows: tuple[int, int]):
-        """The output and the keys and values it attended to, ``[B, T, G, d]``."""
+        """The output and the keys and values it attended to, ``[B, G, T, d]``."""
         q, k, v = self.attention.project(self.attention_norm(x), rope, rows)
-        x = x + self.attention.output(attend(q, k, v, mask).reshape(x.shape[0], -1))
+        x = x + self.attention.mix(q, k, v, mask)
         return x + self.mlp(self.mlp_norm(x)), k, v
 
     def __call__(self, x: jax.Array, *context: Any) -> jax.Array:
