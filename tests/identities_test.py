@@ -1,0 +1,238 @@
+"""Identities between methods: the algebra in one line each, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rlx
+from rlx import aggregate
+from rlx.preference import compare, distillation, labels, links
+
+RNG = np.random.default_rng(0)
+POLICY, REFERENCE, LENGTHS = -RNG.exponential(9, (6, 2)), -RNG.exponential(9, (6, 2)), RNG.integers(1, 9, (6, 2))
+SCORES, LIST, LIST_REFERENCE = RNG.normal(size=(6, 5)), -RNG.exponential(9, (6, 5)), -RNG.exponential(9, (6, 5))
+ONES = np.ones((6, 2))
+SWAP = [1, 0]
+LOGPROBS, OLD, ADVANTAGES = -RNG.exponential(1, (3, 4, 7)), -RNG.exponential(1, (3, 4, 7)), RNG.normal(size=(3, 4, 1))
+LOGITS, REFERENCE_LOGITS, TOKENS = (
+    RNG.normal(size=(6, 2, 3, 5)),
+    RNG.normal(size=(6, 2, 3, 5)),
+    RNG.integers(0, 5, (6, 2, 3)),
+)
+FIRST = np.arange(5)[None] == 0
+
+
+def logistic(margin):
+    return np.logaddexp(0, -margin)
+
+
+def margin(policy=POLICY, reference=REFERENCE):
+    d = policy - reference
+    return d[..., 0] - d[..., 1]
+
+
+def uniform_list(values):
+    """Scores of a list whose best entry comes first."""
+    return -np.sort(-values, axis=-1)
+
+
+IDENTITIES = {
+    "cdpo without smoothing is dpo": lambda: (rlx.cdpo(POLICY, REFERENCE, epsilon=0.0), rlx.dpo(POLICY, REFERENCE)),
+    "rdpo without flips is dpo": lambda: (rlx.rdpo(POLICY, REFERENCE, epsilon=0.0), rlx.dpo(POLICY, REFERENCE)),
+    "rdpo over both labellings is dpo": lambda: (
+        0.7 * rlx.rdpo(POLICY, REFERENCE, epsilon=0.3)
+        + 0.3 * rlx.rdpo(POLICY[:, SWAP], REFERENCE[:, SWAP], epsilon=0.3),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "rdpo is affine in dpo of both sides": lambda: (
+        rlx.rdpo(POLICY, REFERENCE, epsilon=0.2),
+        (0.8 * rlx.dpo(POLICY, REFERENCE) - 0.2 * rlx.dpo(POLICY[:, SWAP], REFERENCE[:, SWAP])) / 0.6,
+    ),
+    "dpo with a soft label of one half is symmetric": lambda: (
+        rlx.dpo(POLICY, REFERENCE, label=0.5),
+        rlx.dpo(POLICY[:, SWAP], REFERENCE[:, SWAP], label=0.5),
+    ),
+    "cdpo is dpo with a soft label": lambda: (
+        rlx.cdpo(POLICY, REFERENCE, epsilon=0.1),
+        rlx.dpo(POLICY, REFERENCE, label=labels.soft(jnp.asarray(0.9))),
+    ),
+    "dpo without a reference has none": lambda: (
+        rlx.dpo_reference_free(POLICY),
+        rlx.dpo(POLICY, np.zeros_like(POLICY)),
+    ),
+    "dpo of the reference itself is log 2": lambda: (rlx.dpo(REFERENCE, REFERENCE), np.log(2)),
+    "cdpo of the reference itself is log 2": lambda: (rlx.cdpo(REFERENCE, REFERENCE), np.log(2)),
+    "rdpo of the reference itself is log 2": lambda: (rlx.rdpo(REFERENCE, REFERENCE), np.log(2)),
+    "tdpo of the reference itself is log 2": lambda: (rlx.tdpo(LOGITS, LOGITS, TOKENS), np.log(2)),
+    "ipo with a squared link is dpo's shape": lambda: (
+        rlx.ipo(POLICY, REFERENCE, tau=0.1),
+        rlx.dpo(POLICY, REFERENCE, beta=1.0, link=links.squared(5.0)),
+    ),
+    "ipo over unit lengths is the literal one": lambda: (
+        rlx.ipo(POLICY, REFERENCE, ONES, length_normalize=True),
+        rlx.ipo(POLICY, REFERENCE, length_normalize=False),
+    ),
+    "simpo without margin over unit lengths is reference-free dpo": lambda: (
+        rlx.simpo(POLICY, ONES, beta=0.3, gamma=0.0),
+        rlx.dpo_reference_free(POLICY, beta=0.3),
+    ),
+    "power without regularisation over unit lengths is reference-free dpo": lambda: (
+        rlx.power(POLICY, ONES, beta=0.3, eta=0.0),
+        rlx.dpo_reference_free(POLICY, beta=0.3),
+    ),
+    "power_dl with labels of one is power": lambda: (
+        rlx.power_dl(POLICY, LENGTHS, np.ones(6)),
+        rlx.power(POLICY, LENGTHS),
+    ),
+    "adpo_pairwise with a hard label is dpo": lambda: (
+        rlx.adpo_pairwise(POLICY, REFERENCE, np.ones(6), tau=10.0),
+        rlx.dpo(POLICY, REFERENCE, beta=0.1),
+    ),
+    "adpo_pairwise with a smoothed label is cdpo": lambda: (
+        rlx.adpo_pairwise(POLICY, REFERENCE, np.full(6, 0.8), tau=10.0),
+        rlx.cdpo(POLICY, REFERENCE, beta=0.1, epsilon=0.2),
+    ),
+    "adpo_listwise of two is adpo_pairwise": lambda: (
+        rlx.adpo_listwise(POLICY, REFERENCE, SCORES[:, :2], tau=0.5, beta_r=0.7),
+        rlx.adpo_pairwise(POLICY, REFERENCE, 1 / (1 + np.exp(-(SCORES[:, 0] - SCORES[:, 1]) / 0.7)), tau=0.5),
+    ),
+    "adpo_listwise of two with far scores is dpo": lambda: (
+        rlx.adpo_listwise(POLICY, REFERENCE, np.array([[1e4, 0.0]] * 6), tau=2.0),
+        rlx.dpo(POLICY, REFERENCE, beta=0.5),
+    ),
+    "adpo_listwise does not see a constant added to the scores": lambda: (
+        rlx.adpo_listwise(LIST, LIST_REFERENCE, SCORES + 3),
+        rlx.adpo_listwise(LIST, LIST_REFERENCE, SCORES),
+    ),
+    "bradley_terry_rm is reference-free dpo on rewards": lambda: (
+        rlx.bradley_terry_rm(SCORES[:, :2], tau=0.5),
+        rlx.dpo_reference_free(SCORES[:, :2], beta=2.0),
+    ),
+    "gpm whose rejected side is fixed is bradley_terry_rm": lambda: (
+        rlx.gpm(np.stack([SCORES[:, :2], np.tile([0.0, 1.0], (6, 1))], axis=-2), tau=0.5),
+        rlx.bradley_terry_rm(np.stack([SCORES[:, 0], np.zeros(6)], -1), tau=0.5),
+    ),
+    "gpm of equal embeddings is log 2": lambda: (rlx.gpm(np.tile(SCORES[:, None, :4], (1, 2, 1))), np.log(2)),
+    "listmle of two is the logistic loss": lambda: (
+        rlx.listmle(POLICY, np.array([[1.0, 0.0]] * 6)),
+        logistic(POLICY[:, 0] - POLICY[:, 1]).mean(),
+    ),
+    "listmle does not see a constant added to the scores": lambda: (
+        rlx.listmle(SCORES + 7, LIST),
+        rlx.listmle(SCORES, LIST),
+    ),
+    "pld with a top-1 weight is cross-entropy": lambda: (
+        rlx.pld(SCORES, LIST, np.arange(5).repeat(2)[:6], weighting=distillation.top1),
+        -np.mean([(s - np.logaddexp.reduce(s))[t] for s, t in zip(SCORES, np.arange(5).repeat(2)[:6], strict=True)]),
+    ),
+    "pld with uniform weights is listmle over the classes": lambda: (
+        rlx.pld(SCORES, LIST, LIST.argmax(-1), weighting=distillation.uniform),
+        rlx.listmle(SCORES, LIST) / 5,
+    ),
+    "pld does not see a constant added to a row": lambda: (
+        rlx.pld(SCORES + 5, LIST, LIST.argmax(-1)),
+        rlx.pld(SCORES, LIST, LIST.argmax(-1)),
+    ),
+    "plackett_luce terms sum to the log-likelihood of the ranking": lambda: (
+        compare.plackett_luce(jnp.asarray(uniform_list(SCORES)), jnp.tile(jnp.arange(5), (6, 1)))[0].sum(-1),
+        [sum(np.logaddexp.reduce(s[k:]) - s[k] for k in range(5)) for s in uniform_list(SCORES)],
+    ),
+    "cross_entropy with a one-hot target is the negative log-softmax": lambda: (
+        compare.cross_entropy(jnp.asarray(SCORES), jnp.asarray(FIRST, float)),
+        np.logaddexp.reduce(SCORES, -1) - SCORES[:, 0],
+    ),
+    "kto without a reference point is apo_zero_unpaired": lambda: (
+        rlx.kto(POLICY, REFERENCE, np.eye(2)[[0, 1, 1, 0, 0, 1]], reference_point=0.0),
+        rlx.apo_zero_unpaired(POLICY, REFERENCE, np.eye(2)[[0, 1, 1, 0, 0, 1]]),
+    ),
+    "kto of a policy at its reference is one half": lambda: (
+        rlx.kto(POLICY, POLICY, np.eye(2)[[0, 1, 1, 0, 0, 1]], POLICY, POLICY),
+        0.5,
+    ),
+    "sft is the mean negative log-likelihood": lambda: (rlx.sft(LOGPROBS), -LOGPROBS.mean()),
+    "ppo at ratio one is the mean negative advantage": lambda: (
+        rlx.ppo_clip_loss(LOGPROBS, LOGPROBS, ADVANTAGES),
+        -ADVANTAGES.mean(),
+    ),
+    "gspo of one token is ppo": lambda: (
+        rlx.gspo_loss(LOGPROBS[..., :1], OLD[..., :1], ADVANTAGES, clip_low=0.2, clip_high=0.2),
+        rlx.ppo_clip_loss(LOGPROBS[..., :1], OLD[..., :1], ADVANTAGES),
+    ),
+    "clip_cov that keeps all is ppo": lambda: (
+        rlx.clip_cov(LOGPROBS, OLD, ADVANTAGES, clip_low=0.2, clip_high=0.2, keep=np.ones(LOGPROBS.shape, bool)),
+        rlx.ppo_clip_loss(LOGPROBS, OLD, ADVANTAGES),
+    ),
+    "kl_cov that selects nothing is the unclipped surrogate": lambda: (
+        rlx.kl_cov(LOGPROBS, OLD, ADVANTAGES, selected=np.zeros(LOGPROBS.shape, bool)),
+        -(ADVANTAGES * np.exp(LOGPROBS - OLD)).mean(),
+    ),
+    "ppo that never clips is the unclipped surrogate": lambda: (
+        rlx.ppo_clip_loss(LOGPROBS, OLD, ADVANTAGES, clip_low=1e6, clip_high=1e6),
+        rlx.kl_cov(LOGPROBS, OLD, ADVANTAGES, selected=np.zeros(LOGPROBS.shape, bool)),
+    ),
+    "grpo advantages of a group sum to zero": lambda: (rlx.grpo_advantage(SCORES).sum(-2), np.zeros((6, 1))),
+    "grpo advantages do not see a scale of the rewards": lambda: (
+        rlx.grpo_advantage(3 * SCORES + 1, epsilon=0.0),
+        rlx.grpo_advantage(SCORES, epsilon=0.0),
+    ),
+    "gae at lambda one is the return minus the value": lambda: (
+        rlx.gae_advantage(SCORES, LIST, gamma=1.0, lam=1.0).advantages,
+        SCORES[:, ::-1].cumsum(-1)[:, ::-1] - LIST,
+    ),
+    "gae at lambda zero is the one-step error": lambda: (
+        rlx.gae_advantage(SCORES, LIST, gamma=0.9, lam=0.0).advantages,
+        SCORES + 0.9 * np.pad(LIST[:, 1:], ((0, 0), (0, 1))) - LIST,
+    ),
+    "kl_in_reward without a coefficient leaves the reward": lambda: (
+        rlx.kl_in_reward(SCORES, LIST, LIST_REFERENCE, beta=0.0),
+        SCORES,
+    ),
+    "sequence_mean over rows of one length is token_mean": lambda: (
+        aggregate.sequence_mean(jnp.asarray(SCORES)),
+        aggregate.token_mean(jnp.asarray(SCORES)),
+    ),
+    "constant of the row length is token_mean": lambda: (
+        aggregate.constant(5)(jnp.asarray(SCORES)),
+        aggregate.token_mean(jnp.asarray(SCORES)),
+    ),
+}
+
+GRADIENTS = {
+    "ppo at ratio one has the policy gradient": lambda: (
+        jax.grad(lambda x: rlx.ppo_clip_loss(x, LOGPROBS, ADVANTAGES))(jnp.asarray(LOGPROBS)),
+        np.broadcast_to(-ADVANTAGES / LOGPROBS.size, LOGPROBS.shape),
+    ),
+    "power_dl at its fixed point has no preference gradient": lambda: (
+        jax.grad(lambda x: rlx.power_dl(x, LENGTHS, fixed_point(), eta=0.0))(jnp.asarray(POLICY)),
+        np.zeros_like(POLICY),
+    ),
+    "dpo has the gradient of its equation": lambda: (
+        jax.grad(lambda x: rlx.dpo(x, REFERENCE, beta=0.1))(jnp.asarray(POLICY)),
+        -0.1 / (1 + np.exp(0.1 * margin()))[:, None] / 6 * np.array([1.0, -1.0]),
+    ),
+    "rdpo never pushes a margin down": lambda: (
+        np.sign(jax.grad(lambda x: rlx.rdpo(x, REFERENCE, epsilon=0.3))(jnp.asarray(POLICY))),
+        np.tile([-1.0, 1.0], (6, 1)),
+    ),
+    "cdpo stops where the policy believes the label as much as it should": lambda: (
+        jax.grad(lambda x: rlx.cdpo(x, np.zeros(2), beta=1.0, epsilon=0.1))(jnp.array([np.log(9.0), 0.0])),
+        np.zeros(2),
+    ),
+    "tdpo1 does not move a policy at the reference along the kl": lambda: (
+        jax.grad(lambda x: rlx.tdpo(x, LOGITS, TOKENS, alpha=1.0))(jnp.asarray(LOGITS)),
+        jax.grad(lambda x: rlx.tdpo(x, LOGITS, TOKENS, alpha=0.0))(jnp.asarray(LOGITS)),
+    ),
+}
+
+
+def fixed_point():
+    weights = 1 / LENGTHS
+    z = 2.0 * ((weights * POLICY)[:, 0] - (weights * POLICY)[:, 1] + weights[:, 0] - weights[:, 1])
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize("statement", [*IDENTITIES, *GRADIENTS])
+def test_identity(statement, float64):
+    left, right = float64((IDENTITIES | GRADIENTS)[statement])
+    np.testing.assert_allclose(np.asarray(left), np.asarray(right), rtol=1e-9, atol=1e-12)
