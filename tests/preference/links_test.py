@@ -1,0 +1,24 @@
+"""Links far from zero and at their kinks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx.preference import links
+
+
+def test_logistic_keeps_its_digits_at_both_ends():
+    np.testing.assert_allclose(links.logistic(jnp.array([-1e4, 40.0, 1e4])), [1e4, np.exp(-40.0), 0.0], rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(jax.grad(links.logistic))(jnp.array([-1e4, 0.0, 1e4])), [-1.0, -0.5, 0.0])
+
+
+def test_sigmoid_does_not_cancel():
+    np.testing.assert_allclose(links.sigmoid(jnp.float32(40.0)), np.exp(-40.0), rtol=1e-5)
+
+
+def test_hinge_has_no_slope_at_its_kink():
+    np.testing.assert_array_equal(jax.vmap(jax.grad(links.hinge))(jnp.array([0.0, 1.0, 2.0])), [-1.0, 0.0, 0.0])
+
+
+def test_squared_is_flat_at_its_target():
+    assert jax.grad(links.squared(2.0))(2.0) == 0

@@ -1,0 +1,32 @@
+"""Scores: constants stay constants, and empty or masked responses spoil nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx.preference import scores
+
+
+def test_the_reference_is_a_constant():
+    assert jax.grad(lambda r: scores.log_ratio(jnp.float32(-1.0), r))(-2.0) == 0
+    assert scores.log_ratio(jnp.bfloat16(-1.0), jnp.bfloat16(-2.0)).dtype == jnp.float32
+
+
+def test_an_empty_response_divides_by_one_and_a_nan_length_stays_away_from_gradients():
+    lengths = jnp.array([4.0, 0.0, jnp.nan])
+    np.testing.assert_array_equal(scores.per_token(jnp.full(3, -4.0), lengths), [-1.0, -4.0, -4.0])
+    slopes = jax.grad(lambda x: scores.per_token(x, lengths).sum())(jnp.full(3, -4.0))
+    np.testing.assert_array_equal(slopes, [0.25, 1.0, 1.0])
+
+
+def test_weighted_entropy_is_the_stationary_reward():
+    """On three answers, pi maximises E[r] + beta H_w for r = beta w (log pi + 1): its slope is the same for all."""
+    logits, lengths, beta = jnp.array([0.3, -1.0, 0.7]), jnp.array([1.0, 2.0, 5.0]), 0.7
+    logp = jax.nn.log_softmax(logits)
+    reward = beta * scores.weighted_entropy(logp, lengths)
+
+    def objective(pi):
+        return (pi * reward).sum() - beta * (pi * jnp.log(pi) / lengths).sum()
+
+    slope = jax.grad(objective)(jnp.exp(logp))
+    np.testing.assert_allclose(slope, jnp.full(3, slope[0]), atol=1e-6)
