@@ -21,8 +21,8 @@ def pairs(score: Array, label: float | Array, link: Link, where: Array | None, r
 def margins(margin: Array, label: float | Array, link: Link, where: Array | None, reduce: Reduce | None) -> Array:
     """The loss of margins ``[...]`` that stand for a pair each; ``where`` and an array of labels are ``[...]`` too."""
     if jnp.ndim(label):  # a plain number broadcasts, and has nothing to mask
-        check_shapes(margin=margin, label=label)
-        label = numerics.clean(label, where)
+        check_shapes(margin=margin, label=jnp.asarray(label))
+        label = numerics.clean(jnp.asarray(label), where)
     return aggregate.finish(pair(numerics.clean(margin, where), label, link), where, reduce)
 
 
@@ -75,5 +75,5 @@ def descending(keys: Array, where: Array | None = None) -> Array:
 def beyond(margin: Array, required: float | Array) -> Array:
     """By how much margins ``[...]`` exceed what is required of them, a constant: a number or ``[...]``."""
     if jnp.ndim(required):
-        check_shapes(margin=margin, required=required)
+        check_shapes(margin=margin, required=jnp.asarray(required))
     return margin - jax.lax.stop_gradient(required)

@@ -160,7 +160,14 @@ def apo_zero_unpaired(
     References:
       D'Oosterlinck et al., *Anchored Preference Optimization*, arXiv:2408.06266.
     """
-    weights = {"lambda_desirable": lambda_desirable, "lambda_undesirable": lambda_undesirable}
     return kto(
-        policy_logps, reference_logps, labels, beta=beta, **weights, reference_point=0.0, where=where, reduce=reduce
+        policy_logps,
+        reference_logps,
+        labels,
+        beta=beta,
+        lambda_desirable=lambda_desirable,
+        lambda_undesirable=lambda_undesirable,
+        reference_point=0.0,
+        where=where,
+        reduce=reduce,
     )

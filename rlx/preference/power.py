@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from rlx import aggregate, errors, numerics, signals
 from rlx.aggregate import mean
-from rlx.method import Constants, Method, PyTree, Shapes, take
+from rlx.method import Constants, Method, PyTree, Shapes, stateless, take
 from rlx.preference import compare, labels, links, scores
 from rlx.types import Array, Batch, Reduce, check_pairs
 
@@ -142,28 +142,25 @@ def power_dl_method(
     if update not in ORDERS:
         hint = errors.close_matches(update, ORDERS)
         raise errors.UserError(f"update says when labels change: 'after' or 'before' their use, got {update!r}.{hint}")
-    arrays = ("policy_logps", "lengths")
+    lifted = stateless(power_dl, keywords={"beta": beta, "eta": eta}, axis_name=axis_name)
+    needs = ("policy_logps", "lengths", "index")
 
     def init(key: Array, shapes: Shapes) -> tuple[PyTree, PyTree]:
         return {}, {"labels": signals.dynamic_labels(shapes.num_examples, gamma).init()}
 
     def prepare(batch: Batch, params: PyTree, state: PyTree, key: Array | None = None) -> tuple[Constants, PyTree]:
-        policy_logps, lengths, index = (take(batch, name, "power_dl") for name in (*arrays, "index"))
-        table, where = state["labels"], batch.get("where")
-        size, valid = len(table), compare.pair_where(where)
+        policy_logps, lengths, index = (take(batch, name, lifted.name) for name in needs)
+        old, where = state["labels"], batch.get("where")
+        size, valid = len(old), compare.pair_where(where)
         index = index if valid is None else jnp.where(valid, index, size)
         probability = jax.nn.sigmoid(power_logit(policy_logps, lengths, beta=beta, where=where))
-        new, table = signals.dynamic_labels(size, gamma).update(probability, table, index, axis_name)
-        used = ORDERS[update](signals.lookup(state["labels"], index), new)
-        return Constants({}, {"label_table": used}), {"labels": table}
+        new, table = signals.dynamic_labels(size, gamma).update(probability, old, index, axis_name)
+        return Constants({}, {"label_table": ORDERS[update](signals.lookup(old, index), new)}), {"labels": table}
 
     def apply(constants: Constants, batch: Batch, params: PyTree) -> tuple[Array, Array]:
-        rows = (take(batch, name, "power_dl") for name in arrays)
-        label_table, where = constants.units["label_table"], batch.get("where")
-        return power_dl(*rows, label_table, beta=beta, eta=eta, where=where, reduce=aggregate.units)
+        return lifted.apply(Constants({}, {}), {**batch, **constants.units}, params)
 
-    needs, hyperparameters = (*arrays, "index"), {"beta": beta, "eta": eta, "gamma": gamma, "update": update}
-    reduction = mean.over(axis_name)
-    return Method(
-        "power_dl", init, prepare, apply, reduction, needs, prepare_needs=needs, hyperparameters=hyperparameters
+    hyperparameters = {"beta": beta, "eta": eta, "gamma": gamma, "update": update}
+    return lifted._replace(
+        init=init, prepare=prepare, apply=apply, needs=needs, prepare_needs=needs, hyperparameters=hyperparameters
     )

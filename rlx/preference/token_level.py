@@ -41,8 +41,8 @@ def sequence_scores(
     shared = numerics.clean(reference_logits, ~jnp.isneginf(policy_logits), -jnp.inf)
     policy = ops.token_statistics(policy_logits, tokens, where=where, statistics=("logp", "kl"), other=shared)
     reference = ops.token_statistics(reference_logits, tokens, where=where, statistics=("logp",))
-    d = numerics.sum(policy.logp - reference.logp, -1, where=where)
-    return d, numerics.sum(policy.kl, -1, where=where)
+    d = jnp.asarray(policy.logp) - jnp.asarray(reference.logp)
+    return numerics.sum(d, -1, where=where), numerics.sum(jnp.asarray(policy.kl), -1, where=where)
 
 
 def tdpo(

@@ -5,9 +5,9 @@ Unlike a difference of rewards it can represent cycles. ``where [..., 2]`` marks
 
 import jax
 
-from rlx import aggregate, errors, numerics
+from rlx import errors, numerics
 from rlx.aggregate import mean
-from rlx.method import Constants, Method, PyTree, Shapes, take
+from rlx.method import Constants, Method, PyTree, Shapes, stateless, take
 from rlx.preference import compare, labels, links
 from rlx.types import Array, Batch, Reduce, check_pairs, check_positive
 
@@ -87,20 +87,18 @@ def gpm_method(
         raise errors.UserError(f"dimension must be even and above 0 (it holds pairs of coordinates), got {dimension}.")
     check_positive(tau=tau)
 
+    lifted = stateless(gpm, keywords={"tau": tau, "margin": margin}, axis_name=axis_name)
+
     def init(key: Array, shapes: Shapes) -> tuple[PyTree, PyTree]:
         if shapes.hidden_size <= 0:
             raise errors.UserError(f"gpm needs the hidden size of the model, got {shapes.hidden_size}.")
         return {"head": jax.random.normal(key, (shapes.hidden_size, dimension)) / (shapes.hidden_size + 1)}, {}
 
-    def prepare(batch: Batch, params: PyTree, state: PyTree, key: Array | None = None) -> tuple[Constants, PyTree]:
-        return Constants({}, {}), state
-
     def apply(constants: Constants, batch: Batch, params: PyTree) -> tuple[Array, Array]:
         hidden, where = numerics.accumulate(take(batch, "hidden", "gpm")), batch.get("where")
         # masked before the product, where a NaN would reach the gradient of the head
         hidden = numerics.clean(hidden, None if where is None else where[..., None])
-        return gpm(hidden @ params["head"], tau=tau, margin=margin, where=where, reduce=aggregate.units)
+        return lifted.apply(constants, {"embeddings": hidden @ params["head"], "where": where}, params)
 
     hyperparameters = {"dimension": dimension, "tau": tau, "margin": margin}
-    reduction = mean.over(axis_name)
-    return Method("gpm", init, prepare, apply, reduction, ("hidden",), hyperparameters=hyperparameters)
+    return lifted._replace(init=init, apply=apply, needs=("hidden",), hyperparameters=hyperparameters)
