@@ -66,7 +66,7 @@ def ordered_pairs(actions: int) -> np.ndarray:
 
 
 class Fit(NamedTuple):
-    """Parameters ``[D]``, the loss without the ridge, and the norm of the gradient with it."""
+    """Parameters ``[D]``, their loss without the ridge, and the norm of the last gradient, ridge included."""
 
     theta: Array
     loss: Array
@@ -108,10 +108,13 @@ def fit(
     def objective(theta: Array) -> Array:
         return data_loss(theta) + ridge / 2 * jnp.sum(jnp.square(theta))
 
-    gradient = jax.grad(objective)
+    def step(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        gradient = jax.grad(objective)(carry[0])
+        return carry[0] - learning_rate * gradient, gradient
+
     start = jnp.zeros(features.shape[-1], features.dtype)
-    theta = jax.lax.fori_loop(0, steps, lambda _, theta: theta - learning_rate * gradient(theta), start)
-    return Fit(theta, data_loss(theta), jnp.linalg.norm(gradient(theta)))
+    theta, gradient = jax.lax.fori_loop(0, steps, step, (start, start))
+    return Fit(theta, data_loss(theta), jnp.linalg.norm(gradient))
 
 
 def log_policy(theta: Array, features: Array) -> Array:

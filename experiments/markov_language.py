@@ -164,10 +164,13 @@ def preference_pairs(texts: np.ndarray, scale: float, seed: int) -> np.ndarray:
     return np.where(first_wins[:, None, None], texts, texts[:, ::-1])
 
 
-def flip(texts: np.ndarray, rate: float, seed: int) -> np.ndarray:
-    """Exchanges the two texts of a pair with probability ``rate``; those flipped at a low rate are at a higher one."""
-    flipped = np.random.default_rng([seed, 3]).random(len(texts)) < rate
-    return np.where(flipped[:, None, None], texts[:, ::-1], texts)
+def flip(pairs: np.ndarray, rate: float, seed: int) -> np.ndarray:
+    """Exchanges the two members of pairs ``[N, 2, ...]`` with probability ``rate``.
+
+    The same pairs are exchanged in every array of a seed, and those exchanged at a low rate also at a higher one.
+    """
+    flipped = np.random.default_rng([seed, 3]).random(len(pairs)) < rate
+    return np.where(flipped.reshape(-1, *(1,) * (pairs.ndim - 1)), pairs[:, ::-1], pairs)
 
 
 def build_model(sizes: Mapping[str, Any]) -> Model:

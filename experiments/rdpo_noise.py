@@ -47,6 +47,7 @@ def run_part(name: str, config: Mapping[str, Any], ledger: Ledger) -> list[Row]:
     cells = part.cells(config)
     missing = ledger.missing(cells)
     progress = Progress(len(cells), done=len(cells) - len(missing), label=part.TITLE, unit="fit", interval=5)
+    progress.update(progress.done, "compiling" if missing else "")
     if missing:
         runner = part.Runner(config)
         programs: dict[Any, list[Row]] = {}
@@ -56,7 +57,7 @@ def run_part(name: str, config: Mapping[str, Any], ledger: Ledger) -> list[Row]:
         def work(program: Sequence[Row]) -> None:
             for cell in program:
                 ledger.add({**cell, **runner.row(cell)})
-                progress.update(progress.done + 1)
+                progress.update(len(cells) - len(ledger.missing(cells)))
 
         with progress, ThreadPoolExecutor(2) as pool:
             for _ in pool.map(work, sorted(programs.values(), key=len, reverse=True)):
@@ -68,7 +69,7 @@ def report(config: Mapping[str, Any], rows: Mapping[str, Sequence[Row]], workdir
     """Writes table.md, table.csv and plot.png from the rows alone, and returns the text of table.md.
 
     Args:
-      config: by part; without the key ``verdicts`` the claims are tested.
+      config: by part, and its ``size``: the claims are not tested on a smoke run.
       rows: by part.
       workdir: where to write.
     """

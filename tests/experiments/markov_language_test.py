@@ -51,6 +51,7 @@ def test_preferred_text_comes_first_and_flips_nest() -> None:
     flipped = [(noisy != pairs).any((1, 2)) for noisy in (low, high)]
     assert (flipped[0] <= flipped[1]).all() and 0.12 < flipped[0].mean() < 0.28 < 0.32 < flipped[1].mean() < 0.48
     np.testing.assert_array_equal(language.flip(pairs, 0.0, 1), pairs)
+    np.testing.assert_array_equal(language.flip(reward, 0.4, 1), language.true_reward(high))
 
 
 def test_batches_cover_an_epoch_before_the_next() -> None:
