@@ -67,6 +67,7 @@ def get_config(arg=None):
             "reference": "auto",
             "keep": 2,
             "loggers": (),
+            "on_nan": "stop",
         }
     )
     return shrink(config, arg)

@@ -43,6 +43,7 @@ def get_config(arg=None):
             "reference": "auto",
             "keep": 1,
             "loggers": (),
+            "on_nan": "stop",
         }
     )
     return shrink(config, arg)

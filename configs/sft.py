@@ -50,6 +50,7 @@ def get_config(arg=None):
             },
             "keep": 2,
             "loggers": (),
+            "on_nan": "stop",
         }
     )
     return shrink(config, arg)

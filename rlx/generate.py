@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -73,7 +74,7 @@ def cli(argv: Sequence[str]) -> int:
 _NUMBERS = {"max_new_tokens": int, "temperature": float, "seed": int}
 
 
-def _number(options: dict, name: str, kind: type) -> int | float:
+def _number(options: dict, name: str, kind: type) -> Any:
     try:
         value = kind(options[name])
     except ValueError:

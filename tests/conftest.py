@@ -1,4 +1,4 @@
-"""What tests share: the folder of vectors, the folder of real data, and float64."""
+"""What tests share: the folder of vectors, the folder of real data, float64, and a tiny run."""
 
 import os
 from collections.abc import Callable
@@ -7,6 +7,10 @@ from typing import Any
 
 import jax
 import pytest
+
+from tests.tiny_run import finished, tiny
+
+__all__ = ["finished", "tiny"]
 
 
 @pytest.fixture(scope="session")

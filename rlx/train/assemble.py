@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import optax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from rlx import config as configs
 from rlx import models
@@ -74,13 +75,13 @@ class Run(NamedTuple):
     stages: tuple[Stage, ...]
 
 
-def assemble(config: Mapping[str, Any]) -> Run:
+def assemble(config: Mapping[str, Any] | ConfigDict) -> Run:
     """Builds what a config describes; reads no data and touches no file.
 
     Raises:
       UserError: anything that is wrong with the config, the data file's name included.
     """
-    plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)  # type: ignore[attr-defined]
+    plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     settings = settings_module.check(plain)
     tokenizer = tokenizers.build(settings.tokenizer)
     model_config = _model_config(settings.model, tokenizer)
@@ -107,7 +108,7 @@ def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, 
 
 def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     block = settings.stage(name)
-    method = build({"name": "sft"} if name == "sft" else settings.method)
+    method = build("sft" if name == "sft" else settings.method or "")
     optimizer = optimizers.build(block.optimizer, block.steps, f"config.{name}.optimizer")
     check_split(method, block.micro_batches)
     parts = block.micro_batches * batch_shards(mesh)

@@ -72,20 +72,22 @@ class Window:
         self._latest = step, metrics
 
     def settle(self) -> None:
-        """Waits for the latest step; a loss that is not finite ends the run here, before anything is saved.
+        """Waits for the latest step; a loss or gradient that is not finite ends the run before anything is saved.
 
         Raises:
-          UserError: the loss is NaN or infinite.
+          UserError: the loss or the norm of the gradient is NaN or infinite.
         """
         if self._latest is None:
             return
         (step, metrics), self._latest = self._latest, None
         found = jax.device_get(dict(metrics))
-        loss = float(found["loss"].value)
-        if not math.isfinite(loss) and self.on_nan == "stop":
+        # a loss shows the parameters before the step, the gradient those after it
+        bad = [name for name in ("loss", "grad_norm") if name in found and not math.isfinite(found[name].sum)]
+        if bad and self.on_nan == "stop":
+            value = float(found[bad[0]].sum)
             raise UserError(
-                f"the loss is {loss} at step {step} of the stage {self.stage!r}; the last checkpoint is older. "
-                "Try a smaller learning rate, a longer warm-up or clip_norm (--config.on_nan=continue goes on)."
+                f"{bad[0]} is {value} at step {step} of the stage {self.stage!r}; the last checkpoint is older. Try a "
+                "smaller learning rate, a longer warm-up or clip_norm (config.on_nan='continue' goes on)."
             )
         add(self.totals, found)
 
@@ -135,7 +137,7 @@ def evaluate(run: Callable[[HostBatch], Mapping[str, Any]], batches: Iterable[Ho
     for name in sorted(found, key=lambda name: ("accuracy" not in name, name != "loss", name)):
         row[name] = found[name]
         if name.endswith("accuracy"):
-            interval = wilson_interval(*totals[name])
+            interval = wilson_interval(totals[name][0], round(totals[name][1]))
             row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return row | {"examples": examples}
 

@@ -77,10 +77,8 @@ def cached_logps(folder: Path, key: str, dataset: Dataset, batch_size: int, scor
 def _load(path: Path) -> np.ndarray | None:
     """The array of a cache file; None when there is none, or a damaged one, which is computed again."""
     try:
-        with np.load(path) as file:
-            return file[CACHEABLE]
-    except FileNotFoundError:
-        return None
+        with path.open("rb") as file, np.load(file) as arrays:
+            return arrays[CACHEABLE]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

@@ -11,8 +11,8 @@ from rlx.errors import UserError, close_matches
 from rlx.train import reference
 from rlx.train.assemble import Run, Stage, assemble
 from rlx.train.checkpoint import Checkpoints
-from rlx.train.main import REFERENCE, make_state
 from rlx.train.state import TrainState
+from rlx.train.trainer import REFERENCE, make_state
 from rlx.train.workdir import CHECKPOINTS, CONFIG
 
 

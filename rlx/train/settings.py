@@ -56,7 +56,7 @@ class Settings:
         caches where examples are used more than once. A method without a reference takes ``auto`` alone.
       keep: checkpoints that are kept.
       loggers: beside ``metrics.jsonl``: ``tensorboard``, ``wandb``.
-      on_nan: ``stop`` or ``continue`` when the loss is not finite.
+      on_nan: ``stop`` or ``continue`` when the loss or the gradient is not finite.
       sft, reward, preference: the stages.
     """
 

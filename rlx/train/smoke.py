@@ -31,24 +31,21 @@ def shrink(config: ConfigDict, arg: str | None) -> ConfigDict:
         return config
     if arg != "smoke":
         raise UserError(f"unknown config argument {arg!r}.{close_matches(arg, ['smoke'])} Known: smoke.")
-    small = ConfigDict(config.to_dict())
-    for key in MODEL.keys() & set(small.model):
-        small.model[key] = MODEL[key]
-    small.data = {
+    small: dict[str, Any] = config.to_dict()
+    small["model"].update({key: value for key, value in MODEL.items() if key in small["model"]})
+    small["data"] = {
         "source": "memory",
         "records": letter_pairs(24, seed=0),
         "max_prompt_length": PROMPT,
         "max_response_length": RESPONSE,
         "eval_fraction": 0.25,
-        "flip_rate": config.data.get("flip_rate", 0.0),
+        "flip_rate": small["data"].get("flip_rate", 0.0),
     }
-    for name in STAGES:
-        if name in small:
-            sizes = {"steps": 3, "batch_size": 4, "log_every": 1, "eval_every": 2, "checkpoint_every": 2}
-            small[name].update(sizes)
-            if "warmup_steps" in small[name].optimizer:
-                small[name].optimizer.warmup_steps = min(small[name].optimizer.warmup_steps, 1)
-    return small
+    for stage in (small[name] for name in STAGES if name in small):
+        stage.update({"steps": 3, "batch_size": 4, "log_every": 1, "eval_every": 2, "checkpoint_every": 2})
+        if "warmup_steps" in stage["optimizer"]:
+            stage["optimizer"]["warmup_steps"] = min(stage["optimizer"]["warmup_steps"], 1)
+    return ConfigDict(small)
 
 
 def letter_pairs(count: int, seed: int, letters: str = "abcd", length: int = 6) -> list[dict[str, Any]]:

@@ -27,7 +27,10 @@ def test_a_window_is_a_weighted_mean_and_survives_a_checkpoint():
 def test_a_window_refuses_what_is_not_finite(value):
     window = Window("sft", "stop")
     window.push(4, metrics(value))
-    with pytest.raises(UserError, match="at step 4 of the stage 'sft'"):
+    with pytest.raises(UserError, match=r"loss is (nan|inf) at step 4 of the stage 'sft'"):
+        window.settle()
+    window.push(5, metrics(1.0, grad_norm=Mean(np.float32(value), np.float32(1))))
+    with pytest.raises(UserError, match=r"grad_norm is (nan|inf) at step 5"):
         window.settle()
     tolerant = Window("sft", "continue")
     tolerant.push(4, metrics(value))

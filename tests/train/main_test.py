@@ -164,9 +164,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny, tmp_path):
         del config[key]
     optimizer = {"name": "sgd", "learning_rate": 1e30}
     config["sft"] = config["sft"] | {"optimizer": optimizer, "checkpoint_every": 1}
-    with pytest.raises(UserError, match=r"the loss is nan at step \d of the stage 'sft'"):
+    with pytest.raises(UserError, match=r"(loss|grad_norm) is (nan|inf) at step \d of the stage 'sft'"):
         train(config, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000001"]
+    assert all(np.isfinite(leaf).all() for leaf in leaves(tmp_path / "run")), "the last checkpoint is from before"
 
 
 def test_errors_of_the_command_are_one_line(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""A run small enough to be trained again and again: one layer, six steps."""
+"""Fixtures: a run small enough to be trained again and again: one layer, six steps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from rlx.train.main import train
-from rlx.train.smoke import letter_pairs
-
 
 def tiny_config(**changes: Any) -> dict[str, Any]:
     """SFT, then DPO with the reference in every step; ``changes`` take the place of top-level keys."""
+    from rlx.train.smoke import letter_pairs  # a test that needs no training need not import it
+
     optimizer = {"name": "adamw", "learning_rate": 1e-2, "schedule": "cosine", "warmup_steps": 1, "clip_norm": 1.0}
     stage = {
         "steps": 3,
@@ -52,6 +51,8 @@ def tiny() -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of an uninterrupted run of the tiny config; look, do not touch."""
+    from rlx.train.main import train
+
     workdir = tmp_path_factory.mktemp("finished") / "run"
     train(tiny_config(), workdir)
     return workdir

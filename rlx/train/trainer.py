@@ -1,0 +1,167 @@
+"""A run carried through its stages: where it goes on, what is saved, and the reference of the preference stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rlx.data import pipeline
+from rlx.data.dataset import Dataset
+from rlx.errors import UserError
+from rlx.method import Shapes
+from rlx.report.loggers import Loggers, open_loggers
+from rlx.report.rows import truncate
+from rlx.report.run_report import write_report
+from rlx.train import reference
+from rlx.train.assemble import Run, Stage
+from rlx.train.checkpoint import Checkpoints
+from rlx.train.interrupts import Interrupts
+from rlx.train.log import say
+from rlx.train.loop import Outlets, Row, run_stage
+from rlx.train.programs import make_programs, this_process
+from rlx.train.state import TrainState, create_state
+from rlx.train.workdir import CHECKPOINTS, METRICS, Workdir, versions
+
+Stop = Callable[[str, int], bool]
+REFERENCE = "reference"
+"""Name under which the policy at the start of a stage is kept."""
+
+
+class Trainer:
+    """Runs what is left of a run.
+
+    Args:
+      plan: the objects of the config.
+      folder: the locked run directory.
+      interrupts: wishes to stop.
+      stop: see :func:`rlx.train.main.train`.
+    """
+
+    def __init__(self, plan: Run, folder: Workdir, interrupts: Interrupts, stop: Stop | None = None):
+        self.plan, self.folder = plan, folder
+        self.interrupts, self.stop = interrupts, stop
+        self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, plan.settings.keep)
+        steps = self.checkpoints.steps()
+        self.notes = self.checkpoints.notes(steps[-1]) if steps else None
+        self.results: dict[str, Row] = dict(self.notes["results"]) if self.notes else {}
+        self.began = time.monotonic() - (self.notes["wall_s"] if self.notes else 0.0)
+
+    def run(self) -> dict[str, float]:
+        """Returns the final metrics."""
+        left = self.plan.stages[self._first_stage() :]
+        stage, step = (self.notes["stage"], self.notes["step"]) if self.notes else (left[0].name, -1)
+        truncate(self.folder.path / METRICS, stage, step)
+        if self.notes:
+            say(f"going on from step {step} of the stage {stage!r}")
+        loggers = open_loggers(self.folder.path, self.plan.settings.loggers, self.plan.config)
+        policy, notes = None, self.notes
+        try:
+            for stage in left:
+                policy, notes = self._stage(stage, loggers, policy, notes).params["policy"], None
+        finally:
+            loggers.close()
+            self.checkpoints.close()
+        return self._finish()
+
+    def _first_stage(self) -> int:
+        """The number of the stage to go on with: the checkpoint's own, which may be at its end."""
+        names = [stage.name for stage in self.plan.stages]
+        if self.notes is None:
+            return 0
+        if self.notes["stage"] not in names:
+            raise UserError(
+                f"{self.checkpoints.folder} is from the stage {self.notes['stage']!r}, but the config runs {names}: "
+                "name another --workdir."
+            )
+        return names.index(self.notes["stage"])
+
+    def _stage(self, stage: Stage, loggers: Loggers, policy: Any, notes: dict[str, Any] | None) -> TrainState:
+        """Runs a stage from its start, or from the checkpoint that ``notes`` belong to."""
+        train_set, held_out = load_data(self.plan, stage, self.folder.path)
+        state = make_state(self.plan, stage, len(train_set), policy)
+        if notes is None:
+            held, left = self._new_reference(stage, state), {}
+        else:
+            state = self.checkpoints.restore(self.checkpoints.steps()[-1], state).state
+            held = self._saved_reference(stage, state)
+            left = {"done": notes["step"], "window": notes["window"], "last": notes["results"][stage.name]}
+        batches = train_set.batches(
+            stage.settings.batch_size,
+            seed=self.plan.settings.seed,
+            mismatched=stage.mismatched,
+            state=notes and notes["iterator"],
+            **this_process(),
+        )
+        save = partial(self._save, stage, len(train_set))
+        outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan)
+        programs = make_programs(self.plan, stage, train_set, held_out, held, self.folder.path / "cache")
+        state, self.results[stage.name] = run_stage(stage, programs, outlets, state, batches, **left)
+        return state
+
+    def _save(
+        self, stage: Stage, examples: int, step: int, state: TrainState, iterator: dict, window: dict, row: Row
+    ) -> None:
+        names = [other.name for other in self.plan.stages]
+        before = sum(other.settings.steps for other in self.plan.stages[: names.index(stage.name)])
+        notes = {
+            "stage": stage.name,
+            "step": step,
+            "examples": examples,
+            "iterator": iterator,
+            "window": window,
+            "results": self.results | {stage.name: row},
+            "config": self.plan.config,
+            "versions": versions(),
+            "wall_s": time.monotonic() - self.began,
+        }
+        self.checkpoints.save(before + step, state, notes)
+
+    def _new_reference(self, stage: Stage, state: TrainState) -> Any:
+        """The policy as the stage starts, kept for resumes; None where the method reads none."""
+        if not reference.needed(stage.method):
+            return None
+        policy = jax.tree.map(jax.numpy.copy, state.params["policy"])
+        self.checkpoints.save_policy(REFERENCE, policy)
+        return policy
+
+    def _saved_reference(self, stage: Stage, state: TrainState) -> Any:
+        if not reference.needed(stage.method):
+            return None
+        return self.checkpoints.restore_policy(REFERENCE, state.params["policy"])
+
+    def _finish(self) -> dict[str, float]:
+        *before, last = self.plan.stages
+        metrics = dict(self.results[last.name])
+        for stage in before:
+            metrics |= {f"{stage.name}/{name}": value for name, value in self.results[stage.name].items()}
+        write_report(self.folder.path)
+        steps = sum(stage.settings.steps for stage in self.plan.stages)
+        self.folder.write_result(metrics, steps, time.monotonic() - self.began)
+        return metrics
+
+
+def load_data(run: Run, stage: Stage, folder: Path) -> tuple[Dataset, Dataset]:
+    """The training and the held-out examples of a stage; says what was read."""
+    train_set, held_out, report = pipeline.load(
+        stage.data, run.tokenizer, kind=stage.kind, seed=run.settings.seed, workdir=folder
+    )
+    skipped = f", {report.skipped} bad rows skipped ({report.reasons[0]})" if report.skipped else ""
+    flipped = f", {report.flipped} labels flipped" if report.flipped else ""
+    say(
+        f"stage {stage.name!r}: {report.rows} rows of format {report.format!r}, {report.train} examples to train on, "
+        f"{report.eval} held out{flipped}{skipped}"
+    )
+    return train_set, held_out
+
+
+def make_state(run: Run, stage: Stage, examples: int, policy: Any = None) -> TrainState:
+    """A fresh state of a stage."""
+    shapes = Shapes(run.model.hidden_size, run.model.vocab_size, examples)
+    return create_state(
+        run.model, stage.method, stage.optimizer, shapes, seed=run.settings.seed, mesh=run.mesh, policy=policy
+    )

@@ -1,0 +1,34 @@
+"""``rlx.generate``: text from a checkpoint."""
+
+import pytest
+
+from rlx import generate
+from rlx.train.restore import restore
+
+
+def test_greedy_generation_is_a_function_of_the_prompt(finished):
+    checkpoint = restore(finished)
+    texts = generate.generate(checkpoint, ["a:", "longer than the prompt may be"], max_new_tokens=4, temperature=0)
+    assert len(texts) == 2 and all(isinstance(text, str) for text in texts)
+    assert texts[:1] == generate.generate(checkpoint, ["a:"], max_new_tokens=4, temperature=0, seed=7)
+
+
+def test_the_command_prints_the_response(finished, capsys):
+    arguments = [f"--checkpoint={finished}", "--prompt=a:", "--max_new_tokens=4", "--seed=1"]
+    assert generate.cli(arguments) == 0
+    first = capsys.readouterr().out
+    assert generate.cli(arguments) == 0
+    assert capsys.readouterr().out == first
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--temperature=warm", "--temperature takes a number, not 'warm'"),
+        ("--max_new_tokens=0", "--max_new_tokens=0 is too small"),
+        ("--tempreature=1", "Did you mean '--temperature'"),
+    ],
+)
+def test_mistakes_are_named(finished, capsys, argument, message):
+    assert generate.cli([f"--checkpoint={finished}", "--prompt=a", argument]) == 2
+    assert message in capsys.readouterr().err
