@@ -7,6 +7,7 @@ Half-precision inputs are accumulated in float32.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +33,8 @@ def clean(x: Array, where: Array | None, fill: float = 0.0) -> Array:
     return x if where is None else jnp.where(where, x, jnp.asarray(fill, jnp.asarray(x).dtype))
 
 
-def psum(x: Array, axis_name: AxisName = None) -> Array:
-    """Sum over mapped axes; the identity when there are none."""
+def psum(x: Any, axis_name: AxisName = None) -> Any:
+    """Sum of an array, or of every array of a pytree, over mapped axes; the identity when there are none."""
     return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 

@@ -111,5 +111,5 @@ def check_positive(**values: Any) -> None:
     >>> check_positive(tau=0.1)
     """
     for name, value in values.items():
-        if isinstance(value, numbers.Real) and not value > 0:
+        if isinstance(value, numbers.Real) and not float(value) > 0:
             raise errors.UserError(f"{name} must be above 0, got {value}.")

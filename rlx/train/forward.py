@@ -134,6 +134,7 @@ class Forward:
         found = ops.linear_token_statistics(
             flat[0], unembedding, flat[1], where=where.reshape(flat[1].shape), statistics=statistics, mesh=self.mesh
         )
+        assert found.logp is not None  # asked for
         logprobs = found.logp.reshape(targets.shape)
         arrays = {f"{prefix}logprobs": logprobs, f"{role}_logps": numerics.sum(logprobs, -1, where=where)}
         return arrays if found.entropy is None else arrays | {"entropy": found.entropy.reshape(targets.shape)}

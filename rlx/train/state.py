@@ -44,9 +44,8 @@ def state_shardings(
     opt_state = optax.tree_utils.tree_map_params(
         optimizer, lambda _, where: where, state.opt_state, params, transform_non_params=lambda _: replicated
     )
-    return TrainState(
-        replicated, params, opt_state, sharding.tree_shardings(state.method_state, method_specs[1], mesh), replicated
-    )
+    method_state = sharding.tree_shardings(state.method_state, method_specs[1], mesh)
+    return TrainState._make((replicated, params, opt_state, method_state, replicated))
 
 
 def create_state(

@@ -143,7 +143,7 @@ def _step(
     numerator, denominator, grads = numerics.psum((numerator, denominator, grads), axis_name)
     grads = jax.tree.map(lambda g: method.aggregate.divide(g, denominator.astype(g.dtype)), grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params: Any = optax.apply_updates(state.params, updates)
     reported = metrics.psum(reported, axis_name) | {
         "loss": _loss(method, numerator, denominator),
         "grad_norm": metrics.mean_of(optax.tree.norm(grads)),
