@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rlx import config as configs
 from rlx.errors import UserError
 from rlx.report import tables
-from rlx.report.run_report import write_report
+from rlx.report.run_report import final_rows, read_run
 from rlx.train.assemble import assemble
 from rlx.train.interrupts import Interrupts, Stopped
 from rlx.train.log import say
@@ -67,12 +67,13 @@ def cli(argv: Sequence[str]) -> int:
         config, options = configs.parse_argv(argv, USAGE)
         use_compilation_cache(Path(options["workdir"]).absolute() / ".cache" / "jax")
         train(config, options["workdir"], force=options["force"])
-        workdir = Path(options["workdir"])
-        tables.show(write_report(workdir), f"{workdir}: last rows of metrics.jsonl")
+        tables.show(final_rows(read_run(options["workdir"])), f"{options['workdir']}: last rows of metrics.jsonl")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         say(str(stopped))
-        return 0
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from the last checkpoint")
+        return 130
     return 0

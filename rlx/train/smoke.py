@@ -52,7 +52,7 @@ def letter_pairs(count: int, seed: int, letters: str = "abcd", length: int = 6) 
     """Pairs with a known true reward: how often the response repeats the letter of the prompt.
 
     >>> letter_pairs(1, seed=1, length=4)
-    [{'prompt': 'b:', 'chosen': 'bcdd', 'rejected': 'aaac'}]
+    [{'prompt': 'a:', 'chosen': 'addd', 'rejected': 'cdbb'}]
     """
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []

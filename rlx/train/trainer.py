@@ -57,7 +57,7 @@ class Trainer:
         stage, step = (self.notes["stage"], self.notes["step"]) if self.notes else (left[0].name, -1)
         truncate(self.folder.path / METRICS, stage, step)
         if self.notes:
-            say(f"going on from step {step} of the stage {stage!r}")
+            say(f"going on from step {step} of the stage {stage!r}{_other_versions(self.notes['versions'])}")
         loggers = open_loggers(self.folder.path, self.plan.settings.loggers, self.plan.config)
         policy, notes = None, self.notes
         try:
@@ -132,7 +132,13 @@ class Trainer:
     def _saved_reference(self, stage: Stage, state: TrainState) -> Any:
         if not reference.needed(stage.method):
             return None
-        return self.checkpoints.restore_policy(REFERENCE, state.params["policy"])
+        policy = self.checkpoints.restore_policy(REFERENCE, state.params["policy"])
+        if policy is None:
+            raise UserError(
+                f"{self.checkpoints.folder / REFERENCE} is gone, the reference policy of the stage {stage.name!r}: "
+                "restore it, or name another --workdir."
+            )
+        return policy
 
     def _finish(self) -> dict[str, float]:
         *before, last = self.plan.stages
@@ -143,6 +149,13 @@ class Trainer:
         steps = sum(stage.settings.steps for stage in self.plan.stages)
         self.folder.write_result(metrics, steps, time.monotonic() - self.began)
         return metrics
+
+
+def _other_versions(saved: dict[str, str]) -> str:
+    """What to say of libraries that have changed since the checkpoint: the last digits may differ then."""
+    now = versions()
+    changed = [f"{name} {old} -> {now.get(name, 'absent')}" for name, old in saved.items() if now.get(name) != old]
+    return f", with other versions than before: {', '.join(changed)}" if changed else ""
 
 
 def load_data(run: Run, stage: Stage, folder: Path) -> tuple[Dataset, Dataset]:

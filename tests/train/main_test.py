@@ -158,6 +158,16 @@ def test_a_checkpoint_of_another_model_is_refused(finished, tiny, tmp_path):
         train(wider, workdir, force=True)
 
 
+def test_a_lost_reference_is_missed(finished, tiny, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "reference")
+    longer = tiny()
+    longer["preference"] = longer["preference"] | {"steps": 4}
+    with pytest.raises(UserError, match="reference is gone"):
+        train(longer, workdir, force=True)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tiny, tmp_path):
     config = tiny(stages=("sft",))
     for key in ("preference", "method", "reference"):
@@ -173,3 +183,23 @@ def test_errors_of_the_command_are_one_line(tmp_path, capsys):
     assert cli(["--config=configs/none.py", f"--workdir={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_devices_and_micro_batches_change_nothing_but_the_last_digits(finished, tiny, tmp_path):
+    config = tiny(mesh={"data": 2, "fsdp": 1, "model": 1})
+    config["preference"] = config["preference"] | {"micro_batches": 2}
+    train(config, tmp_path / "run")
+    ours, theirs = (read_rows(folder / "metrics.jsonl") for folder in (tmp_path / "run", finished))
+    for row, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(row["loss"], other["loss"], rtol=1e-5)
+
+
+def test_a_stage_may_read_other_data(tiny, tmp_path):
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "abc"}\n' * 8)
+    config = tiny()
+    del config["preference"], config["method"], config["reference"]
+    own = {"source": "jsonl", "path": str(text), "records": None, "eval_fraction": 0.0}
+    config |= {"stages": ("sft",), "sft": config["sft"] | {"data": own}}
+    metrics = train(config, tmp_path / "run")
+    assert "examples" not in metrics and np.isfinite(metrics["loss"]), "nothing held out: the last training row"
