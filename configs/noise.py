@@ -3,9 +3,9 @@ r"""Which loss survives wrong labels: DPO, conservative DPO and robust DPO on pa
   python -m rlx.sweep --config=configs/noise.py --workdir=runs/noise            # 3 methods x 3 rates x 3 seeds
   python -m rlx.train --config=configs/noise.py --workdir=runs/one --config.data.flip_rate=0.2
 
-The pairs are generated: a response is better the more often it repeats the letter of its prompt, so the true preference
-is known. Training labels are flipped with rate 0, 0.2 or 0.4, held-out labels never. cdpo and rdpo are told the rate.
-Read ``reward_accuracy`` (held out, clean) in ``runs/noise/table.md``: it falls with the rate for each of them.
+The pairs are generated: of two random strings the one with more a's is better, so the true preference is known.
+Training labels are flipped with rate 0, 0.2 or 0.4, held-out labels never. cdpo and rdpo are told the rate. Read
+``reward_accuracy`` (held out, clean) in ``runs/noise/table.md``: near 1 without flips; the rows of rate 0.4 differ.
 
 Chowdhury et al., *Provably Robust DPO*, arXiv:2403.00409. ``:smoke`` takes seconds.
 """
@@ -29,7 +29,7 @@ def get_config(arg=None):
             "model": {"name": "transformer", "hidden_size": 32, "num_layers": 2, "num_heads": 2},
             "data": {
                 "source": "memory",
-                "records": letter_pairs(512, seed=0),
+                "records": letter_pairs(512, seed=0, prompts="a"),
                 "max_prompt_length": 3,
                 "max_response_length": 7,
                 "eval_fraction": 0.5,

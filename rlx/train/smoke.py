@@ -48,8 +48,17 @@ def shrink(config: ConfigDict, arg: str | None) -> ConfigDict:
     return ConfigDict(small)
 
 
-def letter_pairs(count: int, seed: int, letters: str = "abcd", length: int = 6) -> list[dict[str, Any]]:
+def letter_pairs(
+    count: int, seed: int, *, prompts: str = "abcd", letters: str = "abcd", length: int = 6
+) -> list[dict[str, Any]]:
     """Pairs with a known true reward: how often the response repeats the letter of the prompt.
+
+    Args:
+      count: number of pairs.
+      seed: of the draws.
+      prompts: letters that a prompt may name.
+      letters: letters of the responses, drawn with equal chances.
+      length: letters in a response.
 
     >>> letter_pairs(1, seed=1, length=4)
     [{'prompt': 'a:', 'chosen': 'addd', 'rejected': 'cdbb'}]
@@ -57,7 +66,7 @@ def letter_pairs(count: int, seed: int, letters: str = "abcd", length: int = 6) 
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
-        wanted = letters[generator.integers(len(letters))]
+        wanted = prompts[generator.integers(len(prompts))]
         first, second = ("".join(generator.choice(list(letters), length)) for _ in range(2))
         if first.count(wanted) != second.count(wanted):
             chosen, rejected = sorted((first, second), key=lambda text: -text.count(wanted))
