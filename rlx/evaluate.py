@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rlx import config as configs
@@ -15,10 +14,9 @@ from rlx.report import tables
 from rlx.report.run_report import final_rows
 from rlx.train.loop import Row
 from rlx.train.loop import evaluate as average
-from rlx.train.restore import Restored, restore
+from rlx.train.restore import Restored, open_run
 from rlx.train.sharding import put_batch
 from rlx.train.step import make_eval_step
-from rlx.train.workdir import use_compilation_cache
 
 USAGE = """python -m rlx.evaluate --checkpoint=DIR [--data=FILE]
 
@@ -75,7 +73,7 @@ def cli(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
     try:
         options, _ = configs.parse_options(argv, USAGE)
-        checkpoint = _open(options["checkpoint"])
+        checkpoint = open_run(options["checkpoint"])
         row = evaluate(checkpoint, options["data"])
         place = {"stage": checkpoint.stage.name, "step": checkpoint.step, "split": "eval"}
         title = f"{checkpoint.folder} on {options['data'] or 'its held-out examples'}"
@@ -84,12 +82,6 @@ def cli(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _open(path: str) -> Restored:
-    folder = Path(path).absolute()
-    use_compilation_cache((folder if folder.parent.name != "checkpoints" else folder.parents[1]) / ".cache" / "jax")
-    return restore(path)
 
 
 if __name__ == "__main__":

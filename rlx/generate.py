@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlx import config as configs
 from rlx.data.encode import encode_prompt
 from rlx.errors import UserError
-from rlx.train.restore import Restored, restore
+from rlx.models.sampling import sample
+from rlx.train.restore import Restored, open_run
 
 USAGE = """python -m rlx.generate --checkpoint=DIR --prompt=TEXT [--max_new_tokens=64] [--temperature=1.0] [--seed=0]
 
@@ -34,8 +36,6 @@ def generate(
       temperature: of the sampling; 0 takes the most likely token.
       seed: of the sampling.
     """
-    from rlx.models.sampling import sample
-
     run = checkpoint.run
     length = checkpoint.stage.data["max_prompt_length"]
     rows = [encode_prompt(prompt, run.tokenizer, length) for prompt in prompts]
@@ -45,7 +45,7 @@ def generate(
     for i, row in enumerate(rows):
         tokens[i, width - len(row) :], valid[i, width - len(row) :] = row, True
     sampled, _ = sample(
-        run.model, checkpoint.state.params["policy"], tokens, valid,
+        run.model, checkpoint.state.params["policy"], jnp.asarray(tokens), jnp.asarray(valid),
         max_new_tokens=max_new_tokens, temperature=temperature, eos_id=run.tokenizer.eos_id,
         key=jax.random.PRNGKey(seed),
     )  # fmt: skip
@@ -64,7 +64,7 @@ def cli(argv: Sequence[str]) -> int:
         options, _ = configs.parse_options(argv, USAGE)
         numbers = {name: _number(options, name, kind) for name, kind in _NUMBERS.items() if options[name] is not None}
         text = options["prompt"].replace("\\n", "\n")
-        print(generate(restore(options["checkpoint"]), [text], **numbers)[0])
+        print(generate(open_run(options["checkpoint"]), [text], **numbers)[0])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -18,7 +18,7 @@ from rlx.train.assemble import assemble
 from rlx.train.interrupts import Interrupts, Stopped
 from rlx.train.log import say
 from rlx.train.trainer import Stop, Trainer
-from rlx.train.workdir import Workdir, use_compilation_cache
+from rlx.train.workdir import CACHE, Workdir, use_compilation_cache
 
 USAGE = """python -m rlx.train --config=FILE.py[:ARG] --workdir=DIR [--config.KEY.KEY=VALUE ...] [--force]
 
@@ -65,7 +65,7 @@ def cli(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
     try:
         config, options = configs.parse_argv(argv, USAGE)
-        use_compilation_cache(Path(options["workdir"]).absolute() / ".cache" / "jax")
+        use_compilation_cache(Path(options["workdir"]).absolute() / CACHE)
         train(config, options["workdir"], force=options["force"])
         tables.show(final_rows(read_run(options["workdir"])), f"{options['workdir']}: last rows of metrics.jsonl")
     except UserError as error:

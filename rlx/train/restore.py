@@ -13,7 +13,7 @@ from rlx.train.assemble import Run, Stage, assemble
 from rlx.train.checkpoint import Checkpoints
 from rlx.train.state import TrainState
 from rlx.train.trainer import REFERENCE, make_state
-from rlx.train.workdir import CHECKPOINTS, CONFIG
+from rlx.train.workdir import CACHE, CHECKPOINTS, CONFIG, use_compilation_cache
 
 
 class Restored(NamedTuple):
@@ -64,6 +64,12 @@ def restore(path: str | os.PathLike[str]) -> Restored:
     held = checkpoints.restore_policy(REFERENCE, like.params["policy"]) if reference.needed(stage.method) else None
     checkpoints.close()
     return Restored(folder, run, stage, notes["step"], state, held)
+
+
+def open_run(path: str) -> Restored:
+    """:func:`restore` for a command: compiled programs are kept in the run directory."""
+    use_compilation_cache(_split(Path(path).absolute())[0] / CACHE)
+    return restore(path)
 
 
 def _split(path: Path) -> tuple[Path, int | None]:

@@ -16,6 +16,7 @@ from rlx.report.rows import dump_row, write_atomically
 from rlx.sweep.lock import Lock
 
 CONFIG, METRICS, RESULT, CHECKPOINTS = "config.json", "metrics.jsonl", "result.json", "checkpoints"
+CACHE = Path(".cache", "jax")
 HARMLESS = ("log_every", "eval_every", "checkpoint_every", "keep", "loggers")
 """Last words of the keys that may change between two calls: they decide what is written, not what is learned."""
 LIBRARIES = ("rlx", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
