@@ -6,8 +6,8 @@ language models; its claims are tested here on small problems. Its numbers were 
 
   python -m experiments.rdpo_noise [--full] [--smoke] [--part=A] [--workdir=DIR]
 
-  (nothing)   quickstart: A complete, B small; one to three minutes on 2 cores
-  --full      B with 10 seeds and 3000 pairs
+  (nothing)   quickstart: A complete, B small; two to three minutes on 2 cores
+  --full      B with 10 seeds and 3000 pairs; under ten minutes
   --smoke     both parts in seconds, without a verdict
   --part=A    one part only
 
