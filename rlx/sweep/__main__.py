@@ -9,10 +9,10 @@ from typing import Any
 
 from rlx import config as configs
 from rlx.errors import UserError
+from rlx.lock import Lock
 from rlx.report import tables
 from rlx.sweep import plan as plans
 from rlx.sweep import results, worker
-from rlx.sweep.lock import Lock
 from rlx.sweep.pool import Pool, last_lines
 
 USAGE = """Usage: python -m rlx.sweep --config=FILE[:ARG] --workdir=DIR [--config.x.y=VALUE]

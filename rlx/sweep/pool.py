@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlx.lock import Lock
 from rlx.report.progress import Progress
-from rlx.sweep.lock import Lock
 from rlx.sweep.plan import Plan, Run, program_key, status, write_error
 from rlx.sweep.worker import GRACE_S, cache_environment
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rlx import config as configs
+from rlx.lock import Lock
 from rlx.report.rows import dump_row, read_json, write_atomically
 from rlx.report.sweep_report import write_sweep_report
-from rlx.sweep.lock import Lock
 from rlx.sweep.plan import RESULT, Plan
 
 

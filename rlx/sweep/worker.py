@@ -25,8 +25,8 @@ from typing import Any
 
 from rlx import config as configs
 from rlx.errors import UserError
+from rlx.lock import Lock
 from rlx.report.rows import dump_row, write_atomically
-from rlx.sweep.lock import Lock
 from rlx.sweep.plan import ERROR, RESULT, Plan, Run, make_plan
 
 GRACE_S = 60.0  # from the wish to stop until a process is ended by force: time to save a checkpoint

@@ -12,8 +12,8 @@ from typing import Any
 
 from rlx import config as configs
 from rlx.errors import UserError
+from rlx.lock import Lock
 from rlx.report.rows import dump_row, write_atomically
-from rlx.sweep.lock import Lock
 
 CONFIG, METRICS, RESULT, CHECKPOINTS = "config.json", "metrics.jsonl", "result.json", "checkpoints"
 CACHE = Path(".cache", "jax")

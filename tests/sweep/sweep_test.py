@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from rlx.errors import UserError
+from rlx.lock import Lock
 from rlx.report.rows import read_json, read_rows
 from rlx.report.rows import write_atomically as write
 from rlx.sweep import __main__ as cli
 from rlx.sweep import worker
-from rlx.sweep.lock import Lock
 from rlx.sweep.plan import make_plan, program_key
 
 CONFIG = r"""
