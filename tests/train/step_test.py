@@ -169,3 +169,17 @@ def test_cached_reference_equals_the_one_on_the_fly():
     params = {"policy": policy, "method": {}}
     on_the_fly = evaluate(params, {}, batch, {"reference": reference})
     np.testing.assert_allclose(evaluate(params, {}, cached, {})["loss"].value, on_the_fly["loss"].value, rtol=1e-6)
+
+
+def test_metrics_share_the_work_of_the_loss(monkeypatch):
+    model, built, mesh = make_model("float32"), rlx.build("dpo"), sharding.make_mesh()
+    current = state.create_state(model, built, OPTIMIZER, Shapes(16, VOCAB, 100), seed=0, mesh=mesh)
+    batch, auxiliary = make_batch(0, "dpo"), {"reference": model.init(1)}
+
+    def flops() -> float:
+        advance = step.make_train_step(model, built, OPTIMIZER, mesh=mesh, prompt_length=PROMPT)
+        return advance.lower(current, batch, auxiliary).compile().cost_analysis()["flops"]
+
+    with_metrics = flops()
+    monkeypatch.setattr(step, "report", lambda method, arrays: {})
+    assert with_metrics <= 1.02 * flops()
