@@ -150,4 +150,6 @@ class SwiGLU(nnx.Module):
         self.down = Linear(weights, (intermediate_size, hidden_size), ("ffn", "embed"))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+        # Of four wide arrays only gate and up are kept; their product is cheap to form again.
+        down = jax.checkpoint(lambda gate, up, kernel: weight_product(jax.nn.silu(gate) * up, kernel))
+        return down(self.gate(x), self.up(x), self.down.kernel[...].astype(self.down.dtype))

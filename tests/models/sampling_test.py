@@ -1,4 +1,4 @@
-"""Sampling: the recorded log-probabilities are those of a forward pass, with a cache and without one."""
+"""Samples: the cache changes nothing, log-probabilities are those of a forward pass, frequencies are right."""
 
 import jax
 import jax.numpy as jnp
@@ -6,74 +6,63 @@ import numpy as np
 import pytest
 
 from rlx import models, ops
-from rlx.errors import UserError
-from rlx.models.sampling import pick, sample
+from rlx.models.sampling import draw, sample
 
-PROMPT = np.array([[0, 0, 5, 2], [3, 4, 1, 2]], np.int32)
+CONFIG = {"vocab_size": 150, "hidden_size": 16, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "qkv_bias": True}
+PROMPT = np.array([[0, 0, 5, 6], [7, 8, 9, 10]], np.int32)
 VALID = np.array([[False, False, True, True], [True] * 4])
 
 
-@pytest.fixture(scope="module")
-def model():
-    return models.build({"name": "transformer", "vocab_size": 9, "hidden_size": 8, "num_layers": 2, "num_heads": 2})
+def make(**options):
+    model = models.build(CONFIG | options)
+    rng = np.random.default_rng(0)
+    return model, jax.tree.map(lambda p: p + 0.3 * rng.normal(size=p.shape).astype(p.dtype), model.init(0))
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_logprobs_are_those_of_a_forward_pass(model, cached):
-    model = model if cached else model._replace(decode=None)
-    params = jax.tree.map(lambda x: 20 * x, model.init(0))  # far from uniform
-    tokens, logprobs = sample(model, params, PROMPT, VALID, max_new_tokens=6, key=jax.random.PRNGKey(1))
-    whole = jnp.concatenate([PROMPT, tokens], 1)
-    hidden, unembedding = model.apply(params, whole, jnp.concatenate([VALID, jnp.ones_like(tokens, bool)], 1))
-    expected = ops.linear_token_statistics(hidden[:, 3:-1], unembedding, tokens, statistics=("logp",)).logp
-    np.testing.assert_allclose(logprobs, expected, atol=1e-5)
+@pytest.mark.parametrize("scan", [False, True])
+def test_log_probabilities_equal_a_forward_pass(scan):
+    model, params = make(scan_layers=scan)
+    tokens, logprobs = sample(model, params, PROMPT, VALID, max_new_tokens=5, key=jax.random.key(0))
+    whole = np.concatenate([PROMPT, tokens], 1)
+    hidden, unembedding = jax.jit(model.apply)(params, whole, np.pad(VALID, ((0, 0), (0, 5)), constant_values=True))
+    want = ops.linear_token_statistics(ops.predicting(hidden, 4), unembedding, tokens).logp
+    np.testing.assert_allclose(logprobs, want, atol=1e-5)
 
 
-def test_cache_and_whole_sequences_choose_the_same_tokens(model):
-    params = model.init(0)
-    options = {"max_new_tokens": 6, "key": jax.random.PRNGKey(1)}
-    with_cache, _ = sample(model, params, PROMPT, VALID, **options)
-    without, _ = sample(model._replace(decode=None), params, PROMPT, VALID, **options)
-    np.testing.assert_array_equal(with_cache, without)
+def test_cache_and_whole_sequence_draw_the_same():
+    model, params = make()
+    keywords = {"max_new_tokens": 6, "temperature": 0.7, "key": jax.random.key(1)}
+    cached = sample(model, params, PROMPT, VALID, **keywords)
+    whole = sample(model._replace(decode=None), params, PROMPT, VALID, **keywords)
+    np.testing.assert_array_equal(cached[0], whole[0])
+    np.testing.assert_allclose(cached[1], whole[1], atol=1e-5)
 
 
-def test_a_row_ends_with_its_end_token(model):
-    params = model.init(0)
-    tokens, logprobs = sample(
-        model,
-        params,
-        np.repeat(PROMPT, 8, 0),
-        np.repeat(VALID, 8, 0),
-        max_new_tokens=12,
-        eos_id=4,
-        key=jax.random.PRNGKey(0),
-    )
-    tokens, logprobs = np.asarray(tokens), np.asarray(logprobs)
-    after = np.cumsum(tokens == 4, axis=1) > (tokens == 4)
-    assert after.any() and (tokens[after] == 4).all() and (logprobs[after] == 0).all() and (logprobs[~after] < 0).all()
+def test_greedy_takes_the_most_probable_and_eos_ends():
+    model, params = make()
+    keywords = {"temperature": 0.0, "key": jax.random.key(0)}
+    free, _ = sample(model, params, PROMPT, VALID, max_new_tokens=6, **keywords)
+    hidden, unembedding = jax.jit(model.apply)(params, PROMPT, VALID)
+    np.testing.assert_array_equal(free[:, 0], jnp.argmax(hidden[:, -1] @ unembedding, -1))
+    eos = int(free[0, 2])
+    first = int(np.argmax(free[0] == eos))
+    tokens, logprobs = sample(model, params, PROMPT, VALID, max_new_tokens=6, eos_id=eos, **keywords)
+    np.testing.assert_array_equal(tokens[0, :first], free[0, :first])
+    assert (tokens[0, first:] == eos).all() and logprobs[0, first] < 0
+    assert not np.asarray(logprobs[0, first + 1 :]).any()
 
 
-def test_temperature_zero_is_greedy(model):
-    params = model.init(0)
-    runs = [
-        sample(model, params, PROMPT, VALID, max_new_tokens=5, temperature=0, key=jax.random.PRNGKey(seed))[0]
-        for seed in (0, 1)
-    ]
-    np.testing.assert_array_equal(*runs)
-    hidden, unembedding = model.apply(params, jnp.asarray(PROMPT), jnp.asarray(VALID))
-    np.testing.assert_array_equal(runs[0][:, 0], (hidden[:, -1] @ unembedding).argmax(-1))
+def test_draw_has_the_frequencies_of_the_distribution():
+    """A regular grid of uniform numbers gives each token its probability, to one part of the grid."""
+    rng = np.random.default_rng(0)
+    logits = np.where(rng.random(300) < 0.2, -np.inf, rng.normal(size=300)).astype(np.float32)
+    grid = (np.arange(5000) + 0.5) / 5000
+    counts = np.bincount(draw(jnp.tile(logits, (5000, 1)), jnp.asarray(grid)), minlength=300)
+    np.testing.assert_allclose(counts / 5000, jax.nn.softmax(logits), atol=2 / 5000)
 
 
-def test_inversion_has_the_right_frequencies_and_never_picks_the_impossible():
-    probabilities = np.array([0.0, 0.2, 0.0, 0.5, 0.3, 0.0])
-    uniforms = (np.arange(1000) + 0.5) / 1000
-    logits = jnp.log(jnp.asarray(probabilities))[None].repeat(1000, 0)
-    counts = np.bincount(pick(logits, jnp.asarray(uniforms)), minlength=6)
-    np.testing.assert_allclose(counts / 1000, probabilities, atol=2e-3)
-    assert pick(logits[:1], jnp.array([1.0]))[0] == 4  # rounding past the end stays inside the support
-
-
-@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"max_new_tokens": 0}])
-def test_mistakes_are_named(model, options):
-    with pytest.raises(UserError, match=next(iter(options))):
-        sample(model, {}, PROMPT, VALID, **({"max_new_tokens": 1, "key": jax.random.PRNGKey(0)} | options))
+def test_the_largest_uniform_number_is_no_impossible_token():
+    logits = jnp.full((1, 300), -jnp.inf).at[0, 7].set(0.0).at[0, 200].set(0.0)
+    last = np.nextafter(np.float32(1), np.float32(0))
+    np.testing.assert_array_equal(draw(logits, jnp.array([last])), [200])
+    np.testing.assert_array_equal(draw(logits, jnp.array([0.0])), [7])
