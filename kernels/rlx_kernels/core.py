@@ -8,12 +8,13 @@ large numbers, so a common offset of the logits costs no precision. Here "last a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 STATISTICS = ("logp", "entropy", "lse", "mean", "variance", "max_logp", "renyi2")
+Rows = Any  # one number for each row, or None where no statistic asks for it
 _LOWEST = -1e30  # finite stand-in for the maximum of a row of -inf, so that u = z - m stays -inf
 
 
@@ -22,10 +23,10 @@ class Sums(NamedTuple):
 
     m: jax.Array
     s: jax.Array
-    a: jax.Array | None = None
-    b: jax.Array | None = None
-    q: jax.Array | None = None
-    top: jax.Array | None = None
+    a: Rows = None
+    b: Rows = None
+    q: Rows = None
+    top: Rows = None
 
 
 def accumulation_dtype(dtype) -> jnp.dtype:
@@ -77,7 +78,7 @@ def sums(z: jax.Array, statistics: tuple[str, ...]) -> Sums:
 
 def rescale(x: Sums, m: jax.Array) -> Sums:
     """The same sums about another maximum ``m >= x.m``."""
-    d = jnp.maximum(x.m - m, -1e4)  # finite, so that d * 0 is 0
+    d: Any = jnp.maximum(x.m - m, -1e4)  # finite, so that d * 0 is 0
     f = jnp.exp(d)
     return Sums(
         m,
@@ -123,7 +124,7 @@ def _safe_log(x: jax.Array) -> jax.Array:
 def finalise(x: Sums, target_logit: jax.Array, statistics: tuple[str, ...]) -> dict[str, jax.Array]:
     """Statistics of each row. A row of -inf has logp, lse and max_logp -inf, everything else 0."""
     log_s, possible = _safe_log(x.s), x.s != 0
-    ratio = None if x.a is None else x.a / jnp.where(possible, x.s, 1)
+    ratio: Rows = None if x.a is None else x.a / jnp.where(possible, x.s, 1)
     make = {
         "logp": lambda: jnp.where(possible, (target_logit - x.m) - log_s, -jnp.inf),
         "entropy": lambda: jnp.where(possible, jnp.maximum(log_s - ratio, 0), 0),
@@ -140,11 +141,11 @@ class Coefficients(NamedTuple):
     r"""``dz_j = target 1[j=t] + top 1[j=top] + p_j (c0 + c1 v_j + c2 v_j^2 + cq p_j / sum p^2)``, ``v = z - E z``."""
 
     c0: jax.Array
-    c1: jax.Array | None
-    c2: jax.Array | None
-    cq: jax.Array | None
-    target: jax.Array | None
-    top: jax.Array | None
+    c1: Rows
+    c2: Rows
+    cq: Rows
+    target: Rows
+    top: Rows
 
 
 def coefficients(x: Sums, cotangents: Mapping[str, jax.Array]) -> Coefficients:
@@ -152,7 +153,9 @@ def coefficients(x: Sums, cotangents: Mapping[str, jax.Array]) -> Coefficients:
     possible = x.s != 0
     g = {name: jnp.where(possible, value, 0) for name, value in cotangents.items()}
     c0 = sum(g[k] for k in ("lse", "mean") if k in g) - sum(g[k] for k in ("logp", "max_logp") if k in g)
-    c1 = c2 = cq = None
+    c1: Rows = None
+    c2: Rows = None
+    cq: Rows = None
     if {"entropy", "mean", "variance"} & set(g):
         c1 = sum(g[k] for k in ("mean",) if k in g) - sum(g[k] for k in ("entropy",) if k in g)
     if "variance" in g:

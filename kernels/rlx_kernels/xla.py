@@ -162,6 +162,7 @@ def _local_backward(options: Options, x, w, bias, targets, sums, cotangents):
         dw = dw + jnp.dot(_transpose(x), dz, preferred_element_type=wide)
         return (dw, dbias), jnp.dot(dz, w.T, preferred_element_type=wide)
 
+    dbias: Any
     start = (_zeros(w, x, wide), None if bias is None else _zeros(bias, x, wide))
     chunks = _chunks((x, targets, sums, coefficients), options.rows)
     (dw, dbias), dx = jax.lax.scan(chunk, start, chunks)
@@ -170,7 +171,8 @@ def _local_backward(options: Options, x, w, bias, targets, sums, cotangents):
         dx = jax.lax.psum(dx, options.vocab_axis)
     if options.batch_axes:
         dw, dbias = jax.lax.psum((dw, dbias), options.batch_axes)
-    return dx.astype(x.dtype), dw.astype(w.dtype), None if bias is None else dbias.astype(bias.dtype)
+    dbias = None if bias is None else dbias.astype(bias.dtype)
+    return dx.astype(x.dtype), dw.astype(w.dtype), dbias
 
 
 def _transpose(x: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ class Weights:
 class Linear(nnx.Module):
     """``[N, I] -> [N, O]``, the axes named for sharding."""
 
-    def __init__(self, weights: Weights, shape: tuple[int, int], axes: tuple[str, str], bias: bool = False):
+    def __init__(self, weights: Weights, shape: tuple[int, int], axes: tuple, bias: bool = False):
         self.dtype = weights.dtype
         self.kernel = weights(shape, axes)
         self.bias = weights(shape[1:], axes[1:]) if bias else None
@@ -73,7 +73,7 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def causal_mask(shape: tuple[int, int], valid: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+def causal_mask(shape: tuple[int, ...], valid: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Which keys each query sees, ``[N | 1, T, T]``, and the positions ``[N | 1, T]``: real tokens count from 0.
 
     >>> mask, positions = causal_mask((1, 3), jnp.array([[False, True, True]]))

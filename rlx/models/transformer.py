@@ -23,7 +23,7 @@ CHOICES = {"head": ("none", "scalar"), "remat": ("none", "full"), "dtype": ("flo
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Sizes and options. Unset sizes follow the usual ratios: ``num_kv_heads = num_heads``,
+    """Sizes and options. Sizes that are 0 follow the usual ratios: ``num_kv_heads = num_heads``,
     ``head_dim = hidden_size / num_heads``, ``intermediate_size = 4 * hidden_size``.
 
     Attributes:
@@ -38,9 +38,9 @@ class Config:
     hidden_size: int = 128
     num_layers: int = 4
     num_heads: int = 4
-    num_kv_heads: int | None = None
-    head_dim: int | None = None
-    intermediate_size: int | None = None
+    num_kv_heads: int = 0
+    head_dim: int = 0
+    intermediate_size: int = 0
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
@@ -49,7 +49,7 @@ class Config:
     remat: str = "none"
     scan_layers: bool = False
     dtype: str = "float32"
-    param_dtype: str | None = None
+    param_dtype: str = ""
 
     def __post_init__(self):
         for field, allowed in CHOICES.items():
@@ -120,7 +120,8 @@ class Transformer(nnx.Module):
     def run_layers(self, x: jax.Array, *context: Any) -> jax.Array:
         """Applies the blocks as a list or a scan, with or without rematerialisation."""
         c = self.config
-        blocks = [self.layers] if c.scan_layers else [self.layers[str(i)] for i in range(c.num_layers)]
+        layers: Any = self.layers
+        blocks = [layers] if c.scan_layers else [layers[str(i)] for i in range(c.num_layers)]
         graph = nnx.graphdef(blocks[0])
 
         def block(x, state):
@@ -142,7 +143,7 @@ class Transformer(nnx.Module):
 
 def build(config: Config) -> Model:
     """The pure functions of a transformer of this configuration."""
-    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    if config.dtype == "float64" and jax.dtypes.canonicalize_dtype(float) != config.dtype:
         raise UserError("model.dtype='float64' needs 64-bit types: set JAX_ENABLE_X64=1 or jax.enable_x64(True)")
     graph, state = nnx.split(nnx.eval_shape(lambda: Transformer(config)))
 
@@ -154,7 +155,9 @@ def build(config: Config) -> Model:
         return model(tokens, valid), model.output_matrix()
 
     def head(params, hidden):
-        return module(params).head(hidden)
+        model = module(params)
+        assert model.head is not None  # config.head == "scalar"
+        return model.head(hidden)
 
     from rlx.models import decoding
 

@@ -80,8 +80,8 @@ def token_statistics(
 
         out = reference.statistics(z, targets, plain)
     else:
-        out = _statistics(z, targets, plain)
-    if "kl" in names:
+        out = dict(_statistics(z, targets, plain))
+    if other is not None and "kl" in names:
         from rlx_kernels import reference
 
         out["kl"] = reference.kl(z, _scaled(_unmask(other, where), temperature, softcap))

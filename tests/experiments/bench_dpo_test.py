@@ -29,7 +29,7 @@ def peers():
 
 def test_workload_is_that_of_the_peers():
     theirs = peers()
-    assert len(CONSTANTS) == 23
+    assert len(CONSTANTS) == 24
     assert {name: getattr(workload, name) for name in CONSTANTS} == {n: getattr(theirs, n) for n in CONSTANTS}
     for function in ("preference_pairs", "rl_prompts"):
         ours, other = getattr(workload, function)(), getattr(theirs, function)()

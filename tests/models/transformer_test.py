@@ -88,6 +88,17 @@ def test_execution_options_change_no_value_and_no_gradient(options):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), run(**options), run())
 
 
+def test_many_layers_run_in_order():
+    """Layer 10 comes after layer 9, not after layer 1: a stack, which has no names, says so."""
+    listed, stacked = build(num_layers=11), build(num_layers=11, scan_layers=True)
+
+    def run(model):
+        loud = jax.tree.map(lambda p: 10 * p, model.init(0))  # so that the order of layers shows
+        return jax.jit(model.apply)(loud, tokens())[0]
+
+    np.testing.assert_allclose(run(listed), run(stacked), rtol=1e-4, atol=1e-3)
+
+
 def test_rotation_is_relative():
     """Scores depend on distances only: a shift of all positions changes nothing."""
     from rlx.models.layers import rotary_tables, rotate
