@@ -52,12 +52,12 @@ class Workdir:
           force: go on with another config.
 
         Raises:
-          UserError: the folder holds a run with another config, or checkpoints without a config.
+          UserError: the folder holds work of another config, or checkpoints without a config.
         """
         path = self.path / CONFIG
         if path.exists():
             changed = _changed(_read_json(path), config)
-            if changed and not force:
+            if changed and not force and self._holds_work():
                 raise UserError(
                     f"{self.path} holds a run with another config ({configs.describe(changed)}). Name another "
                     "--workdir, or go on from its last checkpoint with the new config: --force."
@@ -67,6 +67,12 @@ class Workdir:
         elif (self.path / CHECKPOINTS).exists() or (self.path / METRICS).exists():
             raise UserError(f"{self.path} holds a run without its {CONFIG}: name another --workdir.")
         write_atomically(path, configs.to_json(config))
+
+    def _holds_work(self) -> bool:
+        """Whether there is anything to lose: a run that ended on its first mistake leaves only its config."""
+        metrics, checkpoints = self.path / METRICS, self.path / CHECKPOINTS
+        rows = metrics.exists() and metrics.stat().st_size > 0
+        return rows or (checkpoints.exists() and any(checkpoints.iterdir())) or (self.path / RESULT).exists()
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run has left, or None."""

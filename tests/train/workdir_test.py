@@ -26,12 +26,21 @@ def test_claim_compares_configs(tmp_path):
     with Workdir(tmp_path) as folder:
         folder.claim({"seed": 0, "sft": {"steps": 1, "log_every": 1}})
         folder.claim({"seed": 0, "sft": {"steps": 1, "log_every": 5}})
+        (tmp_path / "metrics.jsonl").write_text('{"stage": "sft", "step": 1}\n')
         with pytest.raises(UserError, match=r"seed: 0 -> 1, sft\.steps: 1 -> 2"):
             folder.claim({"seed": 1, "sft": {"steps": 2, "log_every": 1}})
         folder.write_result({"loss": 0.5}, steps=1, wall_s=0.1)
         folder.claim({"seed": 1, "sft": {"steps": 1, "log_every": 1}}, force=True)
         assert folder.result() is None, "another config has not been finished"
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+
+
+def test_a_run_that_did_no_work_may_be_claimed_with_another_config(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    (tmp_path / "config.json").write_text('{"data": {"path": "wrong"}}')
+    with Workdir(tmp_path) as folder:
+        folder.claim({"data": {"path": "right"}})
+    assert "right" in (tmp_path / "config.json").read_text()
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "is damaged"), ("[]", "holds no JSON object")])
