@@ -1,11 +1,13 @@
 r"""Speed and memory of one DPO step beside Tunix and TRL: prints the JSON line that the peers' scripts print.
 
-  python -m experiments.bench_dpo                                     # reference on the fly, a list of layers
-  python -m experiments.bench_dpo --layers=scan --remat --trim        # the least memory
+  python -m experiments.bench_dpo                                     # reference on the fly, least memory and time
+  python -m experiments.bench_dpo --layers=list --no-remat --no-trim  # layers unrolled, the allocator as it comes
   python -m experiments.bench_dpo --reference=cached
   python -m experiments.bench_dpo --prototype                         # the same mathematics without the library
 
-The step is that of ``rlx.train``: forward, method, metrics, AdamW, jitted and donated. With ``--prototype`` a bare
+On a CPU the time goes where the memory goes, since every fresh page of the temporaries is a fault: the defaults scan
+over the layers, recompute each in the backward pass, and trim the allocator once after compiling. The line that is
+printed says which settings were on. The step is that of ``rlx.train``: forward, method, metrics, AdamW, jitted and donated. With ``--prototype`` a bare
 function of the same mathematics (the model and the head are the library's) is timed in turn with it in this process,
 and the ratio of the medians is printed: what the abstractions of the trainer cost.
 """
@@ -23,9 +25,10 @@ from experiments import workload as c
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", choices=("on_the_fly", "cached"), default="on_the_fly")
-    parser.add_argument("--layers", choices=("list", "scan"), default="list")
-    parser.add_argument("--remat", action="store_true", help="recompute each layer in the backward pass")
-    parser.add_argument("--trim", action="store_true", help="give memory back after compiling (glibc)")
+    parser.add_argument("--layers", choices=("list", "scan"), default="scan")
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--remat", action=switch, default=True, help="recompute each layer in the backward pass")
+    parser.add_argument("--trim", action=switch, default=True, help="give memory back after compiling (glibc)")
     parser.add_argument("--prototype", action="store_true", help="also time a bare prototype; prints the ratio")
     parser.add_argument("--steps", type=int, default=c.PREF_STEPS + c.PREF_WARMUP)
     return parser.parse_args(argv)

@@ -34,10 +34,12 @@ def plain(x, w, targets):
 
 
 def oracle(x, w, targets):
+    """The naive body that all others are tested against."""
     return reference.linear_statistics(x, w, None, targets, NAMES)
 
 
 def chunked(x, w, targets, rows=None):
+    """The product: row chunks with a gradient of their own."""
     rows = rows or xla.pick_rows(w.shape[1])
     return xla.linear_statistics(x, w, None, targets, xla.Options(NAMES, rows=rows))
 
@@ -108,6 +110,7 @@ def table(rows: list[dict]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Times every form on every shape, prints the table and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", action="append", type=lambda text: tuple(map(int, text.split(","))))
     parser.add_argument("--repeats", type=int, default=7)
