@@ -7,7 +7,9 @@ r"""Speed and memory of one DPO step beside Tunix and TRL: prints the JSON line 
 
 On a CPU the time goes where the memory goes, since every fresh page of the temporaries is a fault: the defaults scan
 over the layers, recompute each in the backward pass, and trim the allocator once after compiling. The line that is
-printed says which settings were on. The step is that of ``rlx.train``: forward, method, metrics, AdamW, jitted and donated. With ``--prototype`` a bare
+printed says which settings were on.
+
+The step is that of ``rlx.train``: forward, method, metrics, AdamW, jitted and donated. With ``--prototype`` a bare
 function of the same mathematics (the model and the head are the library's) is timed in turn with it in this process,
 and the ratio of the medians is printed: what the abstractions of the trainer cost.
 """
