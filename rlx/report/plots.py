@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # told apart by all eyes
 MARKERS = "osD^vPX"
+TELLING = ("loss", "reward_accuracy", "reward_margin", "nll", "entropy", "grad_norm")
+"""What a reader looks for first."""
 
 
 def curves(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str = "", metrics: Sequence[str] = ()):
@@ -32,9 +34,9 @@ def curves(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str = ""
       rows: rows of ``metrics.jsonl``, in order.
       path: the PNG to write.
       title: above the figure.
-      metrics: names of the metrics, in order; the first eight that hold finite numbers unless given.
+      metrics: names of the metrics, in order; the nine that tell most unless given (:func:`plottable`).
     """
-    chosen = list(metrics) or plottable(rows)[:8]
+    chosen = list(metrics) or plottable(rows)[:9]
     offsets = _stage_offsets(rows)
     splits = list(dict.fromkeys(row["split"] for row in rows))
     figure, axes = _panels(len(chosen), title)
@@ -52,14 +54,17 @@ def curves(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str = ""
 
 
 def plottable(rows: Sequence[Row]) -> list[str]:
-    """The metrics of which some row holds a finite number, those of eval rows first, interval ends left out.
+    """The metrics of which some row holds a finite number: the telling ones, those of eval rows, the others.
 
-    >>> plottable([{"stage": "sft", "step": 1, "split": "train", "loss": 1.0, "rate": float("nan")}])
-    ['loss']
+    Ends of intervals and counts of examples, which move nothing, are left out.
+
+    >>> plottable([{"stage": "sft", "step": 1, "split": "train", "kl": 0.1, "loss": 1.0, "rate": float("nan")}])
+    ['loss', 'kl']
     """
     ordered = sorted(rows, key=lambda row: row["split"] == "train")
     names = dict.fromkeys(key for row in ordered for key, value in row.items() if _finite(value))
-    return [name for name in names if name not in RESERVED and not is_companion(name, names)]
+    found = [name for name in names if name not in (*RESERVED, "examples") and not is_companion(name, names)]
+    return sorted(found, key=lambda name: TELLING.index(name) if name in TELLING else len(TELLING))
 
 
 def is_companion(name: str, names: Mapping[str, Any] | Sequence[str]) -> bool:
