@@ -224,12 +224,3 @@ def top_k_mask(keys: Array, k: int | Array, *, where: Array | None = None, axis_
     """
     where = jnp.ones(keys.shape, bool) if where is None else jnp.broadcast_to(where, keys.shape)
     return where & (ranks(jax.lax.stop_gradient(accumulate(keys)), where, axis_name) < k)
-
-
-def masked_extreme(x: Array, *, where: Array | None = None, largest: bool = True, axis_name: AxisName = None) -> Array:
-    """The largest (or smallest) selected entry over all shards; 0 of nothing."""
-    x = accumulate(x)
-    sign = 1 if largest else -1
-    peak = clean(sign * x, where, -jnp.inf).max(initial=-jnp.inf)
-    peak = peak if axis_name is None else jax.lax.pmax(peak, axis_name)
-    return jnp.where(jnp.isneginf(peak), 0, sign * peak)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import errors, numerics
+from rlx import errors, numerics, ops
 from rlx.policy import ratios, surrogates
 from rlx.policy.weights import constant
 from rlx.types import Array, check_shapes
@@ -33,10 +33,8 @@ def covariance(
       Cui et al., *The Entropy Mechanism of RL for Reasoning Language Models*, arXiv:2505.22617.
     """
     check_shapes(logprobs=logprobs, advantages=advantages, where=where)
-    logprobs = constant(logprobs, where)
-    advantages = jnp.broadcast_to(constant(advantages, where), logprobs.shape)
-    centred = (x - numerics.mean(x, where=where, axis_name=axis_name) for x in (logprobs, advantages))
-    return numerics.clean(next(centred) * next(centred), where)
+    both = (constant(x, where) for x in (logprobs, advantages))
+    return ops.token_covariance(*both, where=where, axis_name=axis_name)
 
 
 def requested(ratio: float, like: Array, *, where: Array | None = None, axis_name: numerics.AxisName = None) -> Array:

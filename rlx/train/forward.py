@@ -125,8 +125,8 @@ class Forward:
         return hidden.reshape(*tokens.shape, hidden.shape[-1]), unembedding
 
     def _predicting(self, hidden: Array) -> Array:
-        """Hidden states whose next token is a response token: position t - 1 predicts token t."""
-        return hidden[..., self.prompt_length - 1 : -1, :]
+        """Hidden states whose next token is a response token."""
+        return ops.predicting(hidden, self.prompt_length)
 
     def _token_arrays(self, role, prefix, hidden, unembedding, targets, where, statistics) -> Arrays:
         predicting = self._predicting(hidden)

@@ -11,32 +11,9 @@ from hypothesis import strategies as st
 from rlx.data import dataset
 from rlx.data.dataset import Plan
 from rlx.data.pipeline import load
-from rlx.data.tokenizers import ByteTokenizer, IdTokenizer
+from rlx.data.tokenizers import IdTokenizer
 from rlx.errors import UserError
-
-TOKENIZER = ByteTokenizer()
-PAIRS = [{"prompt": f"prompt {i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(11)]
-LISTS = [{"prompt": "p", "responses": ["a", "b", "c"][: 1 + i % 3], "scores": [1, 2, 3][: 1 + i % 3]} for i in range(5)]
-
-
-def memory(records=PAIRS, *, kind="pairs", seed=0, **changes):
-    config = {"source": "memory", "records": records, "max_prompt_length": 8, "max_response_length": 6, **changes}
-    return load(config, TOKENIZER, kind=kind, seed=seed)
-
-
-def text(batch, i, k, key="where"):
-    return TOKENIZER.decode(batch["tokens"][i, k][batch[key][i, k]])
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for key in one:
-        assert one[key].dtype == other[key].dtype
-        np.testing.assert_array_equal(one[key], other[key])
-
-
-def take(iterator, count):
-    return [next(iterator) for _ in range(count)]
+from tests.data.examples import LISTS, PAIRS, TOKENIZER, assert_same, memory, take, text
 
 
 def test_a_batch_has_the_shapes_of_the_contract():

@@ -12,30 +12,7 @@ from rlx.data.pipeline import load, split
 from rlx.data.rows import ASSISTANT
 from rlx.data.tokenizers import ByteTokenizer
 from rlx.errors import UserError
-
-TOKENIZER = ByteTokenizer()
-PAIRS = [{"prompt": f"prompt {i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(11)]
-LISTS = [{"prompt": "p", "responses": ["a", "b", "c"][: 1 + i % 3], "scores": [1, 2, 3][: 1 + i % 3]} for i in range(5)]
-
-
-def memory(records=PAIRS, *, kind="pairs", seed=0, **changes):
-    config = {"source": "memory", "records": records, "max_prompt_length": 8, "max_response_length": 6, **changes}
-    return load(config, TOKENIZER, kind=kind, seed=seed)
-
-
-def text(batch, i, k, key="where"):
-    return TOKENIZER.decode(batch["tokens"][i, k][batch[key][i, k]])
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for key in one:
-        assert one[key].dtype == other[key].dtype
-        np.testing.assert_array_equal(one[key], other[key])
-
-
-def take(iterator, count):
-    return [next(iterator) for _ in range(count)]
+from tests.data.examples import LISTS, PAIRS, TOKENIZER, assert_same, memory, take, text
 
 
 def test_one_file_serves_several_kinds():
