@@ -14,14 +14,27 @@ from rlx.build import build
 __version__ = "0.1.0"
 __all__ = ["aggregate", "build", "catalog", "errors", "method", "metrics", "numerics", "signals", "types"]
 
-_LAZY = ("config", "data", "models", "ops", "policy", "preference", "report", "reward", "sweep", "train")
+_LAZY = (
+    "config",
+    "data",
+    "evaluation",
+    "game",
+    "models",
+    "ops",
+    "policy",
+    "preference",
+    "report",
+    "reward",
+    "sweep",
+    "train",
+)
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"rlx.{name}")
     if name in catalog.CATALOG:
-        return catalog.CATALOG[name].function
+        return catalog.CATALOG[name].call
     raise AttributeError(
         f"module 'rlx' has no attribute {name!r}.{errors.close_matches(name, [*catalog.CATALOG, *_LAZY, *__all__])}"
     )

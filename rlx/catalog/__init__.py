@@ -1,0 +1,25 @@
+"""The catalogue, name -> :class:`Entry`: function, source, provenance, exemptions; a dict literal per family."""
+
+from rlx import errors
+from rlx.catalog import evaluation, game, listwise, pairwise, policy, reward, token_level
+from rlx.catalog.entry import Entry
+
+FAMILIES: dict[str, dict[str, Entry]] = {
+    "pairwise": pairwise.ENTRIES,
+    "token_level": token_level.ENTRIES,
+    "listwise": listwise.ENTRIES,
+    "game": game.ENTRIES,
+    "reward": reward.ENTRIES,
+    "evaluation": evaluation.ENTRIES,
+    "policy": policy.ENTRIES,
+}
+CATALOG: dict[str, Entry] = {name: entry for entries in FAMILIES.values() for name, entry in entries.items()}
+
+
+def lookup(name: str) -> Entry:
+    """The entry of a name; an unknown one raises a UserError with close matches."""
+    if name not in CATALOG:
+        raise errors.UserError(
+            f"Unknown method {name!r}.{errors.close_matches(name, CATALOG)} See METHODS.md for all names."
+        )
+    return CATALOG[name]

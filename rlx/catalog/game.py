@@ -1,0 +1,5 @@
+"""Nash learning."""
+
+from rlx.catalog.entry import Entry
+
+ENTRIES: dict[str, Entry] = {}

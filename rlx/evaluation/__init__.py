@@ -1,0 +1,1 @@
+"""Evaluation statistics: pass@k, voting, ratings, rankings, tournaments, selective judging."""

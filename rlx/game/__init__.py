@@ -1,0 +1,1 @@
+"""Nash learning: preferences as a game, and losses whose optimum is its equilibrium."""
