@@ -13,10 +13,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 import rlx
 from rlx import aggregate, method
 from rlx.train import sharding
-from tests import samples
+from tests import examples, samples
 
 NAMES = sorted(name for name, entry in rlx.catalog.CATALOG.items() if entry.kind not in ("host", "solver"))
+CALLS = sorted(name for name, entry in rlx.catalog.CATALOG.items() if entry.kind in ("host", "solver"))
+SOLVERS = [name for name in CALLS if rlx.catalog.CATALOG[name].kind == "solver"]
 LOSSES = [name for name in NAMES if rlx.catalog.CATALOG[name].kind == "loss"]
+NOT_OF_LOSSES = (
+    "four_shards_under_pmap",
+    "constants_carry_no_gradient",
+    "deterministic",
+    "solver_under_jit",
+    "precision",
+)
 PROPERTIES: dict[str, list[str]] = {}
 
 
@@ -330,6 +339,62 @@ def test_constants_carry_no_gradient(name):
     np.testing.assert_array_equal(jax.grad(total)(jnp.asarray(arrays[first])), 0)
 
 
+def example(name, seed=0):
+    args, keywords = examples.EXAMPLES[name](np.random.default_rng(seed))
+    return args, dict(rlx.catalog.CATALOG[name].preset) | keywords
+
+
+def numbers(tree) -> list[np.ndarray]:
+    """The numeric leaves of a result; host functions also return text and flags."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return [leaf for leaf in leaves if np.issubdtype(leaf.dtype, np.number) or leaf.dtype == bool]
+
+
+@prop(CALLS)
+def test_deterministic(name):
+    """Same inputs, same result, finite numbers, and the inputs as they were."""
+    (args, keywords), (before, _) = example(name), example(name)
+    function = rlx.catalog.CATALOG[name].function
+    first, second = function(*args, **keywords), function(*args, **keywords)
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    finite(numbers(first))
+    jax.tree.map(np.testing.assert_array_equal, args, before)
+
+
+@prop(SOLVERS)
+def test_solver_under_jit(name):
+    args, keywords = example(name)
+    traced = {k: v for k, v in keywords.items() if isinstance(v, (np.ndarray, jax.Array))}
+    rest = {k: v for k, v in keywords.items() if k not in traced}
+    function = rlx.catalog.CATALOG[name].function
+    arrays = [i for i, arg in enumerate(args) if isinstance(arg, (np.ndarray, jax.Array))]
+
+    def run(values, more):
+        full = list(args)
+        for i, value in zip(arrays, values, strict=True):
+            full[i] = value
+        return function(*full, **more, **rest)
+
+    found = jax.jit(run)([args[i] for i in arrays], traced)
+    close(numbers(found), numbers(function(*args, **keywords)), rtol=1e-4, atol=1e-5)
+
+
+@prop(CALLS)
+def test_precision(name):
+    """In float64 the result is that of float32 up to rounding."""
+    args, keywords = example(name)
+    narrow = rlx.catalog.CATALOG[name].function(*args, **keywords)
+    with jax.enable_x64(True):
+        wide = rlx.catalog.CATALOG[name].function(*args, **keywords)
+    close(numbers(wide), numbers(narrow), rtol=2e-3, atol=1e-3)
+
+
+def test_every_call_has_an_example():
+    assert set(CALLS) == set(examples.EXAMPLES), "solvers and host functions of the catalogue, and tests/examples"
+
+
 def test_exemptions_name_properties():
     for name, entry in rlx.catalog.CATALOG.items():
         for label, reason in entry.exempt.items():
@@ -342,7 +407,7 @@ def test_every_loss_is_in_every_row_or_says_why():
     for label, names in PROPERTIES.items():
         for name in LOSSES:
             exempt = label in rlx.catalog.CATALOG[name].exempt
-            assert (name in names) != exempt or label in ("four_shards_under_pmap", "constants_carry_no_gradient")
+            assert (name in names) != exempt or label in NOT_OF_LOSSES
 
 
 def test_the_default_reduction_is_an_aggregation():
