@@ -36,8 +36,8 @@ def build(config: Mapping[str, Any] | str, *, axis_name: numerics.AxisName = Non
     chosen = None if reduction is None else aggregate.by_name(reduction)
     if entry.method is not None:
         built = entry.method(**keywords, axis_name=axis_name)
-        return built._replace(name=name, aggregate=(chosen or built.aggregate).over(axis_name))
-    return methods.stateless(
+        return built._replace(name=name, data=entry.data, aggregate=(chosen or built.aggregate).over(axis_name))
+    lifted = methods.stateless(
         entry.function,
         name=name,
         keywords=keywords,
@@ -46,6 +46,7 @@ def build(config: Mapping[str, Any] | str, *, axis_name: numerics.AxisName = Non
         aggregation=chosen,
         axis_name=axis_name,
     )
+    return lifted._replace(data=entry.data)
 
 
 def check_keywords(function: Callable[..., Any], keywords: Mapping[str, Any], name: str) -> None:

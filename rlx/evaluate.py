@@ -14,6 +14,7 @@ from rlx.report import tables
 from rlx.report.run_report import final_rows
 from rlx.train.loop import Row
 from rlx.train.loop import evaluate as average
+from rlx.train.programs import as_read, standing
 from rlx.train.restore import Restored, open_run
 from rlx.train.sharding import put_batch
 from rlx.train.step import make_eval_step
@@ -37,11 +38,17 @@ def evaluate(checkpoint: Restored, data: str | None = None) -> Row:
     """
     run, stage, state = checkpoint.run, checkpoint.stage, checkpoint.state
     dataset = _dataset(checkpoint, data)
-    program = make_eval_step(run.model, stage.method, mesh=run.mesh, prompt_length=dataset.lengths.prompt)
-    auxiliary = {} if checkpoint.held is None else {"reference": checkpoint.held}
+    beside, models = standing(stage, checkpoint.held)
+    program = make_eval_step(
+        run.model, stage.method, mesh=run.mesh, prompt_length=dataset.lengths.prompt, models=models
+    )
+    auxiliary = {**beside, **state.followers}
     batches: Iterable[dict[str, Any]] = dataset.batches(stage.settings.batch_size, mismatched=stage.mismatched)
     return average(
-        lambda batch: program(state.params, state.method_state, put_batch(batch, run.mesh), auxiliary), batches
+        lambda batch: program(
+            state.params, state.method_state, put_batch(as_read(batch, stage.method), run.mesh), auxiliary
+        ),
+        batches,
     )
 
 

@@ -67,6 +67,7 @@ class Method(NamedTuple):
       splittable: whether micro-batches give the same result as the whole batch.
       partition: ``(params, state) -> PartitionSpecs`` of the same structure; None replicates both.
       hyperparameters: the keywords it was built with.
+      data: the kind of examples it trains on: ``pairs``, ``lists``, ``unpaired`` or ``sft`` (single responses).
     """
 
     name: str
@@ -81,6 +82,7 @@ class Method(NamedTuple):
     splittable: bool = True
     partition: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]] | None = None
     hyperparameters: Mapping[str, Any] = {}
+    data: str = "pairs"
 
 
 def arrays_of(function: Callable) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -18,6 +18,7 @@ class Entry(NamedTuple):
       equation: one line.
       coupling: ``example``, ``group`` or ``batch``.
       preset: keywords that the name fixes.
+      data: the kind of examples a loss trains on: ``pairs``, ``lists``, ``unpaired`` or ``sft`` (single responses).
       coupled: keyword of the function -> what computes it from the global batch (:class:`rlx.method.Coupled`).
       method: builds the :class:`~rlx.method.Method` of a name with parameters or state of its own.
       aliases: library -> the name there.
@@ -31,6 +32,7 @@ class Entry(NamedTuple):
     provenance: str
     equation: str
     coupling: str = "example"
+    data: str = "pairs"
     preset: Mapping[str, Any] = {}
     coupled: Mapping[str, Coupled] = {}
     method: Callable[..., Method] | None = None

@@ -7,6 +7,7 @@ ENTRIES: dict[str, Entry] = {
     "adpo_listwise": Entry(
         listwise.adpo_listwise,
         kind="loss",
+        data="lists",
         paper="arXiv:2510.18913",
         provenance="equation",
         equation="-sum_i q_i log softmax(d/tau)_i, q = softmax(scores/beta_r)",
@@ -21,6 +22,7 @@ ENTRIES: dict[str, Entry] = {
     "listmle": Entry(
         listwise.listmle,
         kind="loss",
+        data="lists",
         paper="Xia et al., ICML 2008",
         provenance="peer library",
         equation="sum_k logsumexp_{l>=k} s_l - s_k, labels descending",
@@ -29,6 +31,7 @@ ENTRIES: dict[str, Entry] = {
     "pld": Entry(
         distillation.pld,
         kind="loss",
+        data="sft",
         paper="arXiv:2506.12542",
         provenance="equation",
         equation="sum_k softmax(t/T)_k (logsumexp_{l>=k} s_l - s_k), target first, then by teacher",
@@ -36,6 +39,7 @@ ENTRIES: dict[str, Entry] = {
     "pld_token_level": Entry(
         distillation.pld_token_level,
         kind="loss",
+        data="sft",
         paper="arXiv:2506.12542",
         provenance="equation",
         equation="pld at every token",

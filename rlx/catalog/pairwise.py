@@ -56,6 +56,7 @@ ENTRIES: dict[str, Entry] = {
     "sft": Entry(
         pointwise.sft,
         kind="loss",
+        data="sft",
         paper="arXiv:2203.02155",
         provenance="equation",
         equation="-log pi(y_t)",
@@ -63,6 +64,7 @@ ENTRIES: dict[str, Entry] = {
     "kto": Entry(
         pointwise.kto,
         kind="loss",
+        data="unpaired",
         paper="arXiv:2402.01306",
         provenance="peer library",
         equation="lambda_D (1 - s(beta (d - z0))) or lambda_U (1 - s(beta (z0 - d)))",
@@ -73,6 +75,7 @@ ENTRIES: dict[str, Entry] = {
     "apo_zero_unpaired": Entry(
         pointwise.apo_zero_unpaired,
         kind="loss",
+        data="unpaired",
         paper="arXiv:2408.06266",
         provenance="peer library",
         equation="lambda_D (1 - s(beta d)) or lambda_U s(beta d)",

@@ -19,8 +19,9 @@ from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError
 from rlx.method import Method
 from rlx.models import Model
-from rlx.train import optimizers, reference
+from rlx.train import optimizers, policies, reference
 from rlx.train import settings as settings_module
+from rlx.train.policies import Rule
 from rlx.train.settings import Settings, StageSettings
 from rlx.train.sharding import batch_shards, make_mesh
 from rlx.train.step import check_split
@@ -38,6 +39,7 @@ class Stage(NamedTuple):
       optimizer: moves the parameters.
       data: the block ``data`` with the stage's own keys.
       kind: of data.
+      rules: of the policies beside the trained one that the method reads.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Stage(NamedTuple):
     optimizer: optax.GradientTransformation
     data: dict[str, Any]
     kind: str
+    rules: dict[str, Rule]
 
     @property
     def mismatched(self) -> bool:
@@ -119,17 +122,13 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
         )
     if model.head is None and {"rewards", "values"} & set(method.needs):
         raise UserError(f"{method.name} reads a scalar head, which the model lacks: set config.model.head='scalar'.")
-    kind = _kind(name, block, method)
-    return Stage(name, block, method, optimizer, _data(settings.data, block, kind), kind)
+    kind = _kind(block, method)
+    rules = policies.check({} if name == "sft" else settings.policies, method)
+    return Stage(name, block, method, optimizer, _data(settings.data, block, kind), kind, rules)
 
 
-def _kind(name: str, block: StageSettings, method: Method) -> str:
-    if block.kind != "auto":
-        return block.kind
-    if name == "sft":
-        return "sft"
-    reads = {*method.needs, *method.optional}
-    return "unpaired" if "labels" in reads and "scores" not in reads else "lists" if "scores" in reads else "pairs"
+def _kind(block: StageSettings, method: Method) -> str:
+    return method.data if block.kind == "auto" else block.kind
 
 
 def _data(shared: Mapping[str, Any], block: StageSettings, kind: str) -> dict[str, Any]:
@@ -148,6 +147,9 @@ def _data(shared: Mapping[str, Any], block: StageSettings, kind: str) -> dict[st
 def _check_reference(settings: Settings, stage: Stage) -> None:
     """Explicit wishes must be possible: a reference that nothing reads would be an unused key."""
     needs = reference.needed(stage.method)
+    follows = "reference" in stage.rules and stage.rules["reference"].follows
+    if settings.reference == "cached" and follows:
+        raise UserError("config.reference='cached', but config.policies.reference moves: set config.reference='auto'.")
     if settings.reference != "auto" and not needs:
         raise UserError(
             f"config.reference={settings.reference!r} is not used: {stage.method.name} reads no reference policy. "

@@ -7,6 +7,7 @@ slice: only its positions go through the head, and every token array here covers
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -14,6 +15,7 @@ from rlx import errors, numerics, ops
 from rlx.method import Method
 from rlx.models import Model
 from rlx.train import sharding
+from rlx.train.policies import ROLES
 from rlx.types import VOCABULARY, Array
 
 Arrays = dict[str, Array]
@@ -22,17 +24,24 @@ FROM_BATCH = (
     "index",
     "labels",
     "scores",
+    "rewards",
     "preference_probs",
     "advantages",
     "old_logprobs",
     "rollout_logprobs",
     "returns",
 )
+STATISTICS = {"entropy": "entropy", "renyi2": "renyi2"}
+"""Array -> the token statistic of the policy that it is."""
+HEAD = ("rewards", "scores", "hidden", "values")
+"""Arrays of the policy's last state or its scalar head: ``scores`` are those that a ranking loss ranks by."""
+LOGITS = ("logits", "policy_logits")
 
 
 def token_level(method: Method) -> bool:
     """Whether the units of a method are tokens or logits rather than whole responses."""
-    return any(VOCABULARY[name][0].lstrip(".") in ("KT", "KTV") for name in method.needs if name in VOCABULARY)
+    shapes = {VOCABULARY[name][0].lstrip(".") for name in method.needs if name in VOCABULARY}
+    return bool(shapes & {"KT", "KTV", "V"})
 
 
 class Forward:
@@ -42,12 +51,20 @@ class Forward:
       model: policy and head.
       prompt_length: positions that hold the prompt.
       mesh: where the batch is spread; None on one device and under pmap.
+      models: of the roles whose model is another one.
     """
 
-    def __init__(self, model: Model, *, prompt_length: int, mesh: Mesh | None = None):
+    def __init__(
+        self,
+        model: Model,
+        *,
+        prompt_length: int,
+        mesh: Mesh | None = None,
+        models: Mapping[str, Model] | None = None,
+    ):
         if prompt_length < 1:
             raise errors.UserError(f"prompt_length must be at least 1 (the start token), got {prompt_length}.")
-        self.model, self.prompt_length, self.mesh = model, prompt_length, mesh
+        self.model, self.prompt_length, self.mesh, self.models = model, prompt_length, mesh, models or {}
 
     def response(self, x: Array) -> Array:
         """The response part of a token array ``[..., T]``."""
@@ -61,7 +78,8 @@ class Forward:
         Args:
           params: policy parameters, the ones that are differentiated.
           batch: tokens, valid, where ``[B, K, T]``, candidate_where ``[B, K]`` and what the data brings along.
-          auxiliary: ``reference`` parameters, unless the batch carries cached reference log-probabilities.
+          auxiliary: parameters of the other policies by role (:data:`rlx.train.policies.ROLES`); the batch may carry
+            cached reference log-probabilities instead.
           names: vocabulary names.
 
         Raises:
@@ -70,16 +88,15 @@ class Forward:
         where = self.response(batch["where"]) & batch["candidate_where"][..., None]
         found: Arrays = {"candidate_where": batch["candidate_where"], "token_where": where}
         found |= {name: batch[name] for name in FROM_BATCH if name in batch and name in names}
-        if "tokens" in names:
-            found["tokens"] = self.response(batch["tokens"])
+        found |= {name: self.response(batch["tokens"]) for name in ("tokens", "targets") if name in names}
         if "lengths" in names:
             found["lengths"] = where.sum(-1)
-        for role, source in (("policy", params), ("reference", auxiliary.get("reference"))):
-            cached = {name: batch[name] for name in names if name.startswith(role) and name in batch}
-            wanted = {name for name in _of_role(role) if name in names and name not in cached}
-            found |= cached
-            if wanted and source is not None:
-                found |= self._policy_arrays(role, source, batch, where, wanted)
+        found |= self._policy(params, batch, where, {name for name in names if name not in found})
+        for role, prefix in ROLES.items():
+            found |= {name: batch[name] for name in names if name.startswith(prefix) and name in batch}
+            wanted = {name for name in names if name.startswith(prefix) and name not in found}
+            if wanted and role in auxiliary:
+                found |= self._beside(role, prefix, auxiliary[role], batch, where, wanted)
         self._check(names, found)
         return found
 
@@ -87,40 +104,58 @@ class Forward:
         missing = sorted(name for name in names if name not in found)
         if missing:
             raise errors.UserError(
-                f"Nothing provides {', '.join(missing)}: neither the data nor the forward pass. "
-                f"Reference arrays need a reference policy; there are: {', '.join(sorted(found))}."
+                f"Nothing provides {', '.join(missing)}: neither the data nor the forward pass. Arrays of another "
+                f"policy ({', '.join(ROLES)}) need that policy; there are: {', '.join(sorted(found))}."
             )
 
-    def _policy_arrays(self, role: str, params: Any, batch: Mapping, where: Array, wanted: set[str]) -> Arrays:
-        prefix = "" if role == "policy" else f"{role}_"
+    def _policy(self, params: Any, batch: Mapping, where: Array, wanted: set[str]) -> Arrays:
+        """What the trained policy gives of ``wanted``."""
         found: Arrays = {}
-        if wanted & _main(role):
-            hidden, unembedding = self._apply(params, batch["tokens"], batch["valid"])
-            targets = self.response(batch["tokens"])
-            token_names = {f"{role}_logps", f"{prefix}logprobs", "entropy"} & wanted
-            if token_names:
-                statistics = ("logp", "entropy") if "entropy" in wanted else ("logp",)
-                found |= self._token_arrays(role, prefix, hidden, unembedding, targets, where, statistics)
-            if f"{role}_logits" in wanted:
-                found[f"{role}_logits"] = self._predicting(hidden) @ unembedding
-            if wanted & {"rewards", "hidden", "values"}:
+        tokens = {"policy_logps", "logprobs", *STATISTICS} & wanted
+        if wanted & {*tokens, *LOGITS, *HEAD}:
+            hidden, unembedding = self._apply(self.model, params, batch["tokens"], batch["valid"])
+            if tokens:
+                found |= self._tokens("policy_", "", hidden, unembedding, batch, where, tokens)
+            found |= {name: self._predicting(hidden) @ unembedding for name in LOGITS if name in wanted}
+            if wanted & {*HEAD}:
                 found |= self._head_arrays(params, hidden, batch["valid"])
-        if f"{role}_kl_logps" in wanted:
-            found[f"{role}_kl_logps"] = self.logps(params, batch, prefix="kl_")
+        if "policy_kl_logps" in wanted:
+            found["policy_kl_logps"] = self.logps(params, batch, prefix="kl_")
         return {name: array for name, array in found.items() if name in wanted}
 
-    def logps(self, params: Any, batch: Mapping, *, prefix: str = "") -> Array:
-        """Summed response log-probabilities ``[B, K]``; ``prefix="kl_"`` scores the mismatched pairs of the batch."""
-        tokens, valid = batch[f"{prefix}tokens"], batch[f"{prefix}valid"]
-        where = self.response(batch[f"{prefix}where"]) & batch["candidate_where"][..., None]
-        hidden, unembedding = self._apply(params, tokens, valid)
-        return self._token_arrays("policy", "", hidden, unembedding, self.response(tokens), where, ("logp",))[
-            "policy_logps"
-        ]
+    def _beside(self, role: str, prefix: str, params: Any, batch: Mapping, where: Array, wanted: set[str]) -> Arrays:
+        """What another policy gives of ``wanted``; that of several opponents has their axis before the candidates'."""
+        model = self.models.get(role, self.model)
 
-    def _apply(self, params: Any, tokens: Array, valid: Array) -> tuple[Array, Array]:
+        def arrays(params: Any) -> Arrays:
+            found: Arrays = {}
+            if wanted != {f"{prefix}kl_logps"}:
+                hidden, unembedding = self._apply(model, params, batch["tokens"], batch["valid"])
+                if {f"{prefix}logps", f"{prefix}logprobs"} & wanted:
+                    found |= self._tokens(prefix, prefix, hidden, unembedding, batch, where, set())
+                found |= {f"{prefix}states": self._predicting(hidden)}
+                if f"{prefix}logits" in wanted:
+                    found[f"{prefix}logits"] = self._predicting(hidden) @ unembedding
+            if f"{prefix}kl_logps" in wanted:
+                found[f"{prefix}kl_logps"] = self.logps(params, batch, prefix="kl_", model=model)
+            return {name: array for name, array in found.items() if name in wanted}
+
+        if role != "opponents":
+            return arrays(params)
+        return {name: jnp.moveaxis(x, 0, 1) for name, x in jax.lax.map(arrays, params).items()}
+
+    def logps(self, params: Any, batch: Mapping, *, prefix: str = "", model: Model | None = None) -> Array:
+        """Summed response log-probabilities ``[B, K]``; ``prefix="kl_"`` scores the mismatched pairs of the batch."""
+        batch = {name: batch[f"{prefix}{name}"] for name in ("tokens", "valid", "where")} | {
+            "candidate_where": batch["candidate_where"]
+        }
+        where = self.response(batch["where"]) & batch["candidate_where"][..., None]
+        hidden, unembedding = self._apply(model or self.model, params, batch["tokens"], batch["valid"])
+        return self._tokens("policy_", "", hidden, unembedding, batch, where, set())["policy_logps"]
+
+    def _apply(self, model: Model, params: Any, tokens: Array, valid: Array) -> tuple[Array, Array]:
         flat = [sharding.constrain_rows(x.reshape(-1, x.shape[-1]), self.mesh) for x in (tokens, valid)]
-        hidden, unembedding = self.model.apply(params, *flat)
+        hidden, unembedding = model.apply(params, *flat)
         hidden = sharding.constrain_rows(hidden, self.mesh)
         return hidden.reshape(*tokens.shape, hidden.shape[-1]), unembedding
 
@@ -128,34 +163,31 @@ class Forward:
         """Hidden states whose next token is a response token."""
         return ops.predicting(hidden, self.prompt_length)
 
-    def _token_arrays(self, role, prefix, hidden, unembedding, targets, where, statistics) -> Arrays:
+    def _tokens(
+        self, sums: str, tokens: str, hidden: Array, unembedding: Array, batch: Mapping, where: Array, names: set[str]
+    ) -> Arrays:
+        """Token log-probabilities, called ``{tokens}logprobs``, their sums ``{sums}logps``, and statistics."""
+        targets = self.response(batch["tokens"])
         predicting = self._predicting(hidden)
         flat = (predicting.reshape(-1, *predicting.shape[-2:]), targets.reshape(-1, targets.shape[-1]))
+        extra = {name: field for name, field in STATISTICS.items() if name in names}
+        statistics = ("logp", *extra.values())
         found = ops.linear_token_statistics(
             flat[0], unembedding, flat[1], where=where.reshape(flat[1].shape), statistics=statistics, mesh=self.mesh
         )
         assert found.logp is not None  # asked for
         logprobs = found.logp.reshape(targets.shape)
-        arrays = {f"{prefix}logprobs": logprobs, f"{role}_logps": numerics.sum(logprobs, -1, where=where)}
-        return arrays if found.entropy is None else arrays | {"entropy": found.entropy.reshape(targets.shape)}
+        arrays = {f"{tokens}logprobs": logprobs, f"{sums}logps": numerics.sum(logprobs, -1, where=where)}
+        return arrays | {name: getattr(found, field).reshape(targets.shape) for name, field in extra.items()}
 
     def _head_arrays(self, params: Any, hidden: Array, valid: Array) -> Arrays:
         last = valid.shape[-1] - 1 - jnp.argmax(valid[..., ::-1], axis=-1)
         final = jnp.take_along_axis(hidden, last[..., None, None], axis=-2).squeeze(-2)
         if self.model.head is None:
             return {"hidden": final}
+        rewards = self.model.head(params, final)
         values = self.model.head(params, self._predicting(hidden))
-        return {"hidden": final, "rewards": self.model.head(params, final), "values": values}
-
-
-def _main(role: str) -> set[str]:
-    prefix = "" if role == "policy" else f"{role}_"
-    own = {"entropy", "rewards", "hidden", "values"} if role == "policy" else set()
-    return {f"{role}_logps", f"{prefix}logprobs", f"{role}_logits"} | own
-
-
-def _of_role(role: str) -> set[str]:
-    return _main(role) | {f"{role}_kl_logps"}
+        return {"hidden": final, "rewards": rewards, "scores": rewards, "values": values}
 
 
 def method_arrays(method: Method, arrays: Arrays) -> Arrays:

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from rlx.data.dataset import Dataset
-from rlx.train import reference
+from rlx.method import Method
+from rlx.models import Model
+from rlx.train import policies, reference
 from rlx.train.assemble import Run, Stage
 from rlx.train.log import say
 from rlx.train.loop import HostBatch, Programs
@@ -25,40 +27,78 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
       stage: method and optimizer.
       train_set: the training examples.
       held_out: the held-out examples, maybe none.
-      held: parameters of the reference policy; None without one.
+      held: the policy as the stage started; None where nothing reads it.
       cache: folder of cached reference log-probabilities.
     """
-    attached, auxiliary = _reference(run, stage, {"train": train_set, "eval": held_out}, held, cache)
+    beside, models = standing(stage, held)
+    attached = _cached_reference(run, stage, {"train": train_set, "eval": held_out}, beside, cache)
+    auxiliary = {role: policy for role, policy in beside.items() if role != "reference" or not attached}
     size = stage.settings.batch_size
-    shared = {"mesh": run.mesh, "prompt_length": train_set.lengths.prompt}
+    shared = {"mesh": run.mesh, "prompt_length": train_set.lengths.prompt, "models": models}
     step = make_train_step(
-        run.model, stage.method, stage.optimizer, micro_batches=stage.settings.micro_batches, **shared
+        run.model,
+        stage.method,
+        stage.optimizer,
+        micro_batches=stage.settings.micro_batches,
+        rules=stage.rules,
+        **shared,
     )
     evaluate = make_eval_step(run.model, stage.method, **shared)
 
     def put(batch: HostBatch, split: str) -> dict[str, jax.Array]:
-        return put_batch(reference.attach(batch, attached[split]) if attached else batch, run.mesh)
+        batch = reference.attach(batch, attached[split]) if attached else batch
+        return put_batch(as_read(batch, stage.method), run.mesh)
 
     return Programs(
         lambda state, batch: step(state, put(batch, "train"), auxiliary),
-        lambda state, batch: evaluate(state.params, state.method_state, put(batch, "eval"), auxiliary),
+        lambda state, batch: evaluate(
+            state.params, state.method_state, put(batch, "eval"), {**auxiliary, **state.followers}
+        ),
         lambda: held_out.batches(size, mismatched=stage.mismatched, **this_process()) if len(held_out) else (),
     )
 
 
-def _reference(
-    run: Run, stage: Stage, data: dict[str, Dataset], held: Any, cache: Path
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Cached log-probabilities by split, and the policies that run in every step: one of the two is empty."""
-    if held is None:
-        return {}, {}
+def standing(stage: Stage, held: Any) -> tuple[dict[str, Any], dict[str, Model]]:
+    """Parameters of the roles that do not follow the policy, and the models of those that have one of their own."""
+    params: dict[str, Any] = {}
+    models: dict[str, Model] = {}
+    for role, rule in stage.rules.items():
+        if rule.run is not None:
+            from rlx.train.restore import restore  # it reads runs, and so stands above this module
+
+            other = restore(rule.run)
+            params[role], models[role] = other.state.params["policy"], other.run.model
+        elif not rule.follows:
+            params[role] = policies.start(role, held, rule.count)
+    return params, models
+
+
+def as_read(batch: HostBatch, method: Method) -> HostBatch:
+    """The batch with the scores of its lists under the names by which a method reads them.
+
+    What stands first in a method's signature is the model's; labels, rewards or scores further on are the data's.
+    """
+    if "scores" not in batch:
+        return batch
+    first, *constants = method.needs
+    named = {name: batch["scores"] for name in ("labels", "rewards") if name in constants and name not in batch}
+    return {name: array for name, array in batch.items() if name != first} | named
+
+
+def _cached_reference(
+    run: Run, stage: Stage, data: dict[str, Dataset], beside: dict[str, Any], cache: Path
+) -> dict[str, np.ndarray]:
+    """Cached log-probabilities by split; nothing where the reference runs in every step."""
+    rule = stage.rules.get("reference")
+    if rule is None or rule.follows or rule.run is not None:
+        return {}
     used, wanted = stage.settings.steps * stage.settings.batch_size, run.settings.reference
     if reference.is_cached(stage.method, wanted, used, len(data["train"])):
-        return {split: _scored(run, stage, dataset, held, cache) for split, dataset in data.items()}, {}
+        return {split: _scored(run, stage, dataset, beside["reference"], cache) for split, dataset in data.items()}
     if wanted == "cached":
         names = ", ".join(sorted(reference.needed(stage.method)))
         say(f"{stage.method.name} reads {names}, not a matter of one example: the reference runs in every step")
-    return {}, {"reference": held}
+    return {}
 
 
 def _scored(run: Run, stage: Stage, dataset: Dataset, held: Any, cache: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rlx import config as configs
 from rlx.errors import UserError, close_matches
-from rlx.train import reference
+from rlx.train import policies
 from rlx.train.assemble import Run, Stage, assemble
 from rlx.train.checkpoint import Checkpoints
 from rlx.train.state import TrainState
@@ -25,7 +25,7 @@ class Restored(NamedTuple):
       stage: the stage that the checkpoint is from.
       step: of that stage.
       state: the train state; ``state.params["policy"]`` is the policy.
-      held: the reference policy of the stage, None without one.
+      held: the policy at the start of the stage, None where nothing reads it.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ def restore(path: str | os.PathLike[str]) -> Restored:
         )
     like = make_state(run, stage, notes["examples"])
     state = checkpoints.restore(number, like).state
-    held = checkpoints.restore_policy(REFERENCE, like.params["policy"]) if reference.needed(stage.method) else None
+    held = checkpoints.restore_policy(REFERENCE, like.params["policy"]) if policies.keeps_start(stage.rules) else None
     checkpoints.close()
     return Restored(folder, run, stage, notes["step"], state, held)
 

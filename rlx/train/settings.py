@@ -54,6 +54,7 @@ class Settings:
       mesh: see :func:`rlx.train.sharding.make_mesh`.
       reference: ``cached`` computes the reference log-probabilities once, ``on_the_fly`` in every step, and ``auto``
         caches where examples are used more than once. A method without a reference takes ``auto`` alone.
+      policies: role -> how it comes to its parameters (:class:`rlx.train.policies.Rule`); fixed unless given.
       keep: checkpoints that are kept.
       loggers: beside ``metrics.jsonl``: ``tensorboard``, ``wandb``.
       on_nan: ``stop`` or ``continue`` when the loss or the gradient is not finite.
@@ -68,6 +69,7 @@ class Settings:
     seed: int = 0
     mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reference: str = "auto"
+    policies: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keep: int = 2
     loggers: tuple[str, ...] = ()
     on_nan: str = "stop"

@@ -1,5 +1,6 @@
 """The train state: one pytree with everything that a step changes, sharded from the moment it exists."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlx.method import Method, Shapes
 from rlx.models import Model
-from rlx.train import sharding
+from rlx.train import policies, sharding
 
 
 class TrainState(NamedTuple):
@@ -19,6 +20,7 @@ class TrainState(NamedTuple):
     opt_state: of optax.
     method_state: signals of the method.
     key: base of the random numbers; step t uses ``fold_in(key, t)``.
+    followers: parameters of the policies that follow this one, by role (:mod:`rlx.train.policies`).
     """
 
     step: jax.Array
@@ -26,6 +28,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     method_state: Any
     key: jax.Array
+    followers: dict[str, Any] = {}
 
 
 def state_shardings(
@@ -34,18 +37,29 @@ def state_shardings(
     """Shardings of a state (arrays or shapes): moments of the optimiser lie where their parameter lies."""
     replicated = NamedSharding(mesh, PartitionSpec())
     policy = state.params["policy"]
+    policy_specs = None if model.partition is None else model.partition(policy)
     method_specs = (None, None)
     if method.partition is not None:
         method_specs = method.partition(state.params["method"], state.method_state)
     params = {
-        "policy": sharding.tree_shardings(policy, None if model.partition is None else model.partition(policy), mesh),
+        "policy": sharding.tree_shardings(policy, policy_specs, mesh),
         "method": sharding.tree_shardings(state.params["method"], method_specs[0], mesh),
     }
     opt_state = optax.tree_utils.tree_map_params(
         optimizer, lambda _, where: where, state.opt_state, params, transform_non_params=lambda _: replicated
     )
     method_state = sharding.tree_shardings(state.method_state, method_specs[1], mesh)
-    return TrainState._make((replicated, params, opt_state, method_state, replicated))
+    followers = {
+        role: sharding.tree_shardings(tree, _stacked(policy_specs) if role == "opponents" else policy_specs, mesh)
+        for role, tree in state.followers.items()
+    }
+    return TrainState._make((replicated, params, opt_state, method_state, replicated, followers))
+
+
+def _stacked(specs: Any) -> Any:
+    """The specs of policies stacked on a leading axis, which is not split."""
+    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
+    return None if specs is None else jax.tree.map(lambda spec: PartitionSpec(None, *spec), specs, is_leaf=is_spec)
 
 
 def create_state(
@@ -57,6 +71,7 @@ def create_state(
     seed: int,
     mesh: Mesh,
     policy: Any = None,
+    rules: Mapping[str, policies.Rule] | None = None,
 ) -> TrainState:
     """A fresh state on the mesh.
 
@@ -68,18 +83,24 @@ def create_state(
       seed: of the policy, the method and the run's random numbers.
       mesh: where the state lives.
       policy: parameters to start from, of an earlier stage or a checkpoint; copied, so that donation cannot eat them.
+      rules: the policies beside this one; those that follow it become part of the state.
     """
     key = jax.random.PRNGKey(seed)
     method_key, run_key = jax.random.split(key)
     own, method_state = method.init(method_key, shapes)
     params = {"policy": model.init(seed) if policy is None else policy, "method": own}
     opt_shape = jax.eval_shape(optimizer.init, params)
-    blank = TrainState(jnp.zeros((), jnp.int32), params, opt_shape, method_state, run_key)
+    followers = policies.followers(rules or {}, params["policy"])
+    blank = TrainState(jnp.zeros((), jnp.int32), params, opt_shape, method_state, run_key, followers)
     places = state_shardings(blank, model, method, optimizer, mesh)
     params = jax.tree.map(place, params, places.params)
     opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(params)
-    rest = jax.tree.map(place, (blank.step, method_state, run_key), (places.step, places.method_state, places.key))
-    return TrainState(rest[0], params, opt_state, rest[1], rest[2])
+    step, method_state, run_key, followers = jax.tree.map(
+        place,
+        (blank.step, method_state, run_key, followers),
+        (places.step, places.method_state, places.key, places.followers),
+    )
+    return TrainState(step, params, opt_state, method_state, run_key, followers)
 
 
 def place(array: Any, where: NamedSharding) -> jax.Array:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from rlx import errors, metrics, numerics
 from rlx.method import Constants, Method
 from rlx.models import Model
-from rlx.train import sharding
+from rlx.train import policies, sharding
 from rlx.train.forward import Arrays, Forward, method_arrays
 from rlx.train.state import TrainState
 
@@ -31,6 +31,8 @@ def make_train_step(
     mesh: Mesh,
     prompt_length: int,
     micro_batches: int = 1,
+    rules: Mapping[str, policies.Rule] | None = None,
+    models: Mapping[str, Model] | None = None,
 ) -> Step:
     """The jitted step ``(state, batch, auxiliary) -> (state, metrics)``; the state is donated.
 
@@ -41,16 +43,18 @@ def make_train_step(
       mesh: rows of the batch are spread over its data and fsdp axes; parameters lie as the state has them.
       prompt_length: positions of a row that hold the prompt.
       micro_batches: parts that the batch is worked off in, one after the other; the result is that of the whole batch.
+      rules: how the policies beside this one follow it; those of the state alone need one.
+      models: of the roles (:data:`rlx.train.policies.ROLES`) whose model is another one.
 
     Raises:
       UserError: micro-batches with a loss that couples the whole batch through its gradient; rows that do not divide.
     """
     check_split(method, micro_batches)
-    forward = Forward(model, prompt_length=prompt_length, mesh=mesh if mesh.size > 1 else None)
+    forward = Forward(model, prompt_length=prompt_length, mesh=mesh if mesh.size > 1 else None, models=models)
 
     def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
         check_rows(batch, micro_batches * sharding.batch_shards(mesh))
-        return _step(forward, method, optimizer, micro_batches, None, state, batch, auxiliary)
+        return _step(forward, method, optimizer, micro_batches, rules or {}, None, state, batch, auxiliary)
 
     return jax.jit(step, donate_argnums=0)
 
@@ -63,17 +67,19 @@ def make_pmap_step(
     axis_name: str,
     prompt_length: int,
     micro_batches: int = 1,
+    rules: Mapping[str, policies.Rule] | None = None,
+    models: Mapping[str, Model] | None = None,
 ) -> Step:
     """The same step under ``jax.pmap``: state and auxiliary replicated, batch arrays ``[devices, rows, ...]``.
 
     ``method`` must be built for the axis: ``rlx.build(config, axis_name=axis_name)``.
     """
     check_split(method, micro_batches)
-    forward = Forward(model, prompt_length=prompt_length)
+    forward = Forward(model, prompt_length=prompt_length, models=models)
 
     def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
         check_rows(batch, micro_batches)
-        return _step(forward, method, optimizer, micro_batches, axis_name, state, batch, auxiliary)
+        return _step(forward, method, optimizer, micro_batches, rules or {}, axis_name, state, batch, auxiliary)
 
     return jax.pmap(step, axis_name=axis_name, donate_argnums=0)
 
@@ -102,12 +108,14 @@ def _step(
     method: Method,
     optimizer: optax.GradientTransformation,
     parts: int,
+    rules: Mapping[str, policies.Rule],
     axis_name: numerics.AxisName,
     state: TrainState,
     batch: Mapping[str, jax.Array],
     auxiliary: Auxiliary,
 ) -> tuple[TrainState, metrics.Metrics]:
     key = jax.random.fold_in(state.key, state.step)
+    auxiliary = {**auxiliary, **state.followers}
     pieces = jax.tree.map(lambda x: _cut(x, parts), dict(batch))
 
     def prepare(arrays: Arrays) -> tuple[Constants, Any]:
@@ -148,7 +156,8 @@ def _step(
         "loss": _loss(method, numerator, denominator),
         "grad_norm": metrics.mean_of(optax.tree.norm(grads)),
     }
-    return TrainState(state.step + 1, params, opt_state, method_state, state.key), reported
+    followers = policies.follow(rules, state.followers, params["policy"], state.step + 1)
+    return TrainState(state.step + 1, params, opt_state, method_state, state.key, followers), reported
 
 
 def _sum_over(function: Callable[[Any], Any], pieces: Any) -> Any:
@@ -201,9 +210,11 @@ def _loss(method: Method, numerator: jax.Array, denominator: jax.Array) -> metri
     return metrics.Mean(numerator, jnp.ones_like(numerator) if method.aggregate.count is None else denominator)
 
 
-def make_eval_step(model: Model, method: Method, *, mesh: Mesh, prompt_length: int) -> Callable[..., metrics.Metrics]:
+def make_eval_step(
+    model: Model, method: Method, *, mesh: Mesh, prompt_length: int, models: Mapping[str, Model] | None = None
+) -> Callable[..., metrics.Metrics]:
     """The jitted ``(params, method_state, batch, auxiliary) -> metrics``, loss included; state is only read."""
-    forward = Forward(model, prompt_length=prompt_length, mesh=mesh if mesh.size > 1 else None)
+    forward = Forward(model, prompt_length=prompt_length, mesh=mesh if mesh.size > 1 else None, models=models)
     names = (*method.needs, *method.prepare_needs)
 
     def evaluate(params, method_state, batch: Mapping[str, jax.Array], auxiliary: Auxiliary) -> metrics.Metrics:

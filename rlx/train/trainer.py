@@ -17,7 +17,7 @@ from rlx.method import Shapes
 from rlx.report.loggers import Loggers, open_loggers
 from rlx.report.rows import truncate
 from rlx.report.run_report import write_report
-from rlx.train import reference
+from rlx.train import policies
 from rlx.train.assemble import Run, Stage
 from rlx.train.checkpoint import Checkpoints
 from rlx.train.interrupts import Interrupts
@@ -123,19 +123,19 @@ class Trainer:
 
     def _new_reference(self, stage: Stage, state: TrainState) -> Any:
         """The policy as the stage starts, kept for resumes; None where the method reads none."""
-        if not reference.needed(stage.method):
+        if not policies.keeps_start(stage.rules):
             return None
         policy = jax.tree.map(jax.numpy.copy, state.params["policy"])
         self.checkpoints.save_policy(REFERENCE, policy)
         return policy
 
     def _saved_reference(self, stage: Stage, state: TrainState) -> Any:
-        if not reference.needed(stage.method):
+        if not policies.keeps_start(stage.rules):
             return None
         policy = self.checkpoints.restore_policy(REFERENCE, state.params["policy"])
         if policy is None:
             raise UserError(
-                f"{self.checkpoints.folder / REFERENCE} is gone, the reference policy of the stage {stage.name!r}: "
+                f"{self.checkpoints.folder / REFERENCE} is gone, the policy at the start of the stage {stage.name!r}: "
                 "restore it, or name another --workdir."
             )
         return policy
@@ -176,5 +176,12 @@ def make_state(run: Run, stage: Stage, examples: int, policy: Any = None) -> Tra
     """A fresh state of a stage."""
     shapes = Shapes(run.model.hidden_size, run.model.vocab_size, examples)
     return create_state(
-        run.model, stage.method, stage.optimizer, shapes, seed=run.settings.seed, mesh=run.mesh, policy=policy
+        run.model,
+        stage.method,
+        stage.optimizer,
+        shapes,
+        seed=run.settings.seed,
+        mesh=run.mesh,
+        policy=policy,
+        rules=stage.rules,
     )
