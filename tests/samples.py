@@ -15,7 +15,7 @@ from rlx.types import VOCABULARY
 SIZES = {"K": 3, "T": 5, "V": 7, "E": 4, "D": 6, "J": 2, "S": 4, "N": 5}
 ROWS = 4
 INTEGERS = {"lengths": (1, 9), "tokens": (0, SIZES["V"]), "targets": (0, SIZES["V"]), "index": (0, 50)}
-PROBABILITIES = ("preference_probs", "label_table")
+PROBABILITIES = ("preference_probs", "label_table", "win_rates", "preferences")
 
 
 def entry(name: str) -> rlx.catalog.Entry:
@@ -55,11 +55,17 @@ def candidates(name: str) -> int:
 
 
 def make(
-    name: str, seed: int, *, rows: int = ROWS, count: int | None = None, dtype: Any = np.float32
+    name: str,
+    seed: int,
+    *,
+    rows: int = ROWS,
+    count: int | None = None,
+    dtype: Any = np.float32,
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Arrays by name, and ``where`` with at least one unit in every row."""
     rng = np.random.default_rng(seed)
-    sizes = SIZES | {"K": candidates(name) if count is None else count}
+    sizes = SIZES | {"K": candidates(name) if count is None else count} | dict(sizes or {})
 
     def shape(axes: str) -> tuple[int, ...]:
         return (rows, *(sizes[axis] for axis in axes))
