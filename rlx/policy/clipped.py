@@ -7,7 +7,6 @@ aggregations of the literature are reductions (:mod:`rlx.aggregate`): ``token_me
 
 from rlx import aggregate
 from rlx.policy import ratios, surrogates
-from rlx.policy.weights import constant, weigh
 from rlx.types import Array, Reduce, check_shapes
 
 
@@ -58,8 +57,7 @@ def ppo_clip_loss(
     check_shapes(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, weights=weights, where=where)
     ratio = ratios.token(logprobs, old_logprobs, where=where)
     surrogate = surrogates.clip(clip_low, clip_high, dual=dual_clip, cap=cap)
-    loss = surrogate(ratio, constant(advantages, where), logprobs)
-    return aggregate.finish(weigh(loss, weights, where), where, reduce)
+    return surrogates.loss(surrogate, ratio, advantages, logprobs, weights, where, reduce)
 
 
 def gspo_loss(
@@ -105,5 +103,5 @@ def gspo_loss(
     """
     check_shapes(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, weights=weights, where=where)
     ratio = ratios.sequence(logprobs, old_logprobs, straight_through=straight_through, where=where)
-    loss = surrogates.clip(clip_low, clip_high)(ratio, constant(advantages, where), logprobs)
-    return aggregate.finish(weigh(loss, weights, where), where, reduce)
+    surrogate = surrogates.clip(clip_low, clip_high)
+    return surrogates.loss(surrogate, ratio, advantages, logprobs, weights, where, reduce)

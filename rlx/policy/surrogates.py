@@ -5,9 +5,24 @@ All operate elementwise; ratios ``[..., T]``, advantages ``[..., T]`` or ``[...,
 
 import jax.numpy as jnp
 
-from rlx import errors
+from rlx import aggregate, errors
 from rlx.policy import ratios
-from rlx.types import Array, Surrogate
+from rlx.policy.weights import constant, weigh
+from rlx.types import Array, Reduce, Surrogate
+
+
+def loss(
+    surrogate: Surrogate,
+    ratio: Array,
+    advantages: Array,
+    logprobs: Array,
+    weights: Array | None,
+    where: Array | None,
+    reduce: Reduce | None,
+) -> Array:
+    """The last line of a policy-gradient loss: the surrogate on constant advantages, weighted and reduced."""
+    terms = surrogate(ratio, constant(advantages, where), logprobs)
+    return aggregate.finish(weigh(terms, weights, where), where, reduce)
 
 
 def unclipped(ratio: Array, advantages: Array, logprobs: Array | None = None) -> Array:
