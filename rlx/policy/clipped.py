@@ -103,5 +103,4 @@ def gspo_loss(
     """
     check_shapes(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, weights=weights, where=where)
     ratio = ratios.sequence(logprobs, old_logprobs, straight_through=straight_through, where=where)
-    surrogate = surrogates.clip(clip_low, clip_high)
-    return surrogates.loss(surrogate, ratio, advantages, logprobs, weights, where, reduce)
+    return surrogates.loss(surrogates.clip(clip_low, clip_high), ratio, advantages, logprobs, weights, where, reduce)
