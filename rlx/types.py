@@ -27,6 +27,8 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "correct": ("...K", "0/1 verdict"),
     "labels": ("...K", "desirable (1) or not (0); graded relevance"),
     "preference_probs": ("...", "probability that the chosen response of a pair is better"),
+    "win_rates": ("...K", "probability that a response beats an opponent, or the policy it was sampled from"),
+    "preferences": ("...KK", "probability that response i beats response j"),
     "hidden": ("...KD", "last hidden state of a response"),
     "embeddings": ("...KE", "preference embedding of a response"),
     "index": ("...", "row in the dataset"),
