@@ -65,7 +65,7 @@ class Dataset:
         row, view = divmod(index, self._views)
         record = self.source[int(self.rows[row])]
         if self.flipped[row]:
-            record = record._replace(responses=record.responses[::-1])
+            record = record.reordered((1, 0))
         if self._views == 2:
             return Record(record.prompt, (record.responses[view],), label=1.0 - view)
         if self.kind == "sft":

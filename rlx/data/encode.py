@@ -7,12 +7,13 @@
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx.data.formats import Record, Text
+from rlx.data.formats import Record, Text, axes_of
 from rlx.data.tokenizers import Tokenizer
+from rlx.errors import UserError
 
 
 class Lengths(NamedTuple):
@@ -104,7 +105,23 @@ def _known(records: list[Record | None], lengths: Lengths) -> dict:
             row[: len(scores)] = scores
     if first.preference_prob is not None:
         known["preference_probs"] = np.array([r.preference_prob if r else 0.5 for r in records], np.float32)
+    for name in first.arrays:
+        known[name] = _stack(name, [r.arrays[name] if r else None for r in records], lengths)
     return known
+
+
+def _stack(name: str, values: list[Any], lengths: Lengths) -> np.ndarray:
+    """Rows of an array of the vocabulary: candidates that a list lacks, and rows that only fill up, hold 0."""
+    first = np.shape(next(value for value in values if value is not None))
+    shape = [lengths.candidates if axis == "K" else size for axis, size in zip(axes_of(name), first, strict=True)]
+    stacked = np.zeros((len(values), *shape), np.float32)
+    for i, value in enumerate(values):
+        if value is not None:
+            found = np.asarray(value, np.float32)
+            if any(a != b for a, b, axis in zip(found.shape, shape, axes_of(name), strict=True) if axis != "K"):
+                raise UserError(f"data.arrays: {name!r} has the shape {found.shape} in one row, {first} in another.")
+            stacked[(i, *(slice(size) for size in found.shape))] = found
+    return stacked
 
 
 def mismatch(batch: dict, following: dict, own: np.ndarray, prompt_length: int) -> dict:

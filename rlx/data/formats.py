@@ -5,24 +5,45 @@ formats with the fields that each needs. Conversations are written out as the HH
 ``\\n\\nHuman:`` and ``\\n\\nAssistant:``, the prompt ends with the last ``\\n\\nAssistant:``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from rlx.data.rows import ASSISTANT, TURNS, BadRow, Row, kind_of, missing
 from rlx.errors import UserError, close_matches
+from rlx.types import VOCABULARY
 
 Text = str | tuple[int, ...]
 """Words, or their token ids."""
 
 
 class Record(NamedTuple):
-    """One example. ``responses``: a pair is (chosen, rejected); a list with scores is sorted, best first."""
+    """One example. ``responses``: a pair is (chosen, rejected); a list with scores is sorted, best first.
+
+    ``arrays``: further arrays of the vocabulary by name, as (nested lists of) numbers.
+    """
 
     prompt: Text = ""
     responses: tuple[Text, ...] = ()
     scores: tuple[float, ...] | None = None
     label: float | None = None
     preference_prob: float | None = None
+    arrays: Mapping[str, Any] = {}
+
+    def reordered(self, order: Sequence[int]) -> "Record":
+        """The candidates in another order, with everything that is known of each."""
+        scores = None if self.scores is None else tuple(self.scores[i] for i in order)
+        arrays = {
+            name: np.take(value, order, axes_of(name).index("K")).tolist() if "K" in axes_of(name) else value
+            for name, value in self.arrays.items()
+        }
+        return self._replace(responses=tuple(self.responses[i] for i in order), scores=scores, arrays=arrays)
+
+
+def axes_of(name: str) -> str:
+    """Axes of an array of the vocabulary beside the batch's."""
+    return VOCABULARY[name][0].lstrip(".")
 
 
 def _pairs(row: Row) -> Record:
@@ -100,14 +121,11 @@ def _lists_ids(row: Row) -> Record:
 
 
 def _ranked(prompt: Text, responses: tuple, row: Row) -> Record:
-    """Sorts by score, best first (ties keep their order): the first candidate is the chosen one everywhere."""
     if not responses:
         raise BadRow("the row holds no response; set data.on_bad_row='skip' to drop it.")
     if "scores" not in row:
         return Record(prompt, responses)
-    scores = row.numbers("scores", len(responses))
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    return Record(prompt, tuple(responses[i] for i in order), tuple(scores[i] for i in order))
+    return Record(prompt, responses, row.numbers("scores", len(responses)))
 
 
 def _label(row: Row) -> float:
@@ -179,13 +197,17 @@ SERVED_BY = {  # which kinds of data can be read as which
 
 
 class Parser(NamedTuple):
-    """A format bound to one file: names of the fields, optional fields that every row has, bounds."""
+    """A format bound to one file: names of the fields, optional fields that every row has, bounds.
+
+    ``arrays``: array of the vocabulary -> field that holds it.
+    """
 
     format: str
     fields: Mapping[str, str] = {}
     optional: tuple[str, ...] = ()
     vocab_size: int | None = None
     max_candidates: int | None = None
+    arrays: Mapping[str, str] = {}
 
     @property
     def kind(self) -> str:
@@ -201,6 +223,12 @@ class Parser(NamedTuple):
         for field in self.optional:
             row.get(field)
         record = FORMATS[self.format].parse(row)
+        count = len(record.responses)
+        found = {name: row.array(field, axes_of(name), count).tolist() for name, field in self.arrays.items()}
+        record = record._replace(arrays=found)
+        if record.scores is not None:  # best first (ties keep their order): the first candidate is the chosen one
+            scores = record.scores
+            record = record.reordered(sorted(range(count), key=lambda i: -scores[i]))
         if self.max_candidates is not None and len(record.responses) > self.max_candidates:
             raise BadRow(
                 f"{len(record.responses)} responses, but data.max_candidates={self.max_candidates}: raise it, or set "

@@ -9,10 +9,11 @@ import numpy as np
 
 from rlx.data.dataset import FLIP, SPLIT, Batches, Dataset, stream
 from rlx.data.encode import Lengths
-from rlx.data.formats import FORMATS, Parser, check_format
+from rlx.data.formats import FORMATS, Parser, axes_of, check_format
 from rlx.data.sources import MemorySource, Rows, Source, memory_rows
 from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError, close_matches
+from rlx.types import VOCABULARY
 
 __all__ = ["DEFAULTS", "Batches", "Dataset", "Report", "check", "load", "open_source", "split"]
 
@@ -52,6 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "split": "train",
     "format": "auto",
     "fields": {},  # {name in the format: name in the file}
+    "arrays": {},  # {array of rlx.types.VOCABULARY that the method reads: name in the file}
     "max_prompt_length": None,
     "max_response_length": None,
     "max_candidates": None,  # None: as many as the longest list has
@@ -124,6 +126,7 @@ def check(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
         if not isinstance(settings[key], int | float) or not 0 <= settings[key] < 1:
             raise UserError(f"data.{key} must be at least 0 and less than 1, found {settings[key]!r}.")
     _check_fields(settings["fields"])
+    _check_arrays(settings["arrays"])
     return settings
 
 
@@ -142,12 +145,24 @@ def _check_fields(fields: Mapping[str, str]) -> None:
             raise UserError(f"unknown field {name!r} in data.fields; fields are {known}.{close_matches(name, known)}")
 
 
+def _check_arrays(arrays: Mapping[str, str]) -> None:
+    able = [name for name in VOCABULARY if not set(axes_of(name)) - set("JK")]
+    for name in arrays:
+        if name not in able:
+            raise UserError(
+                f"data.arrays: {name!r} is no array that a row can hold.{close_matches(name, able)} "
+                f"Those that can: {able}."
+            )
+
+
 def open_source(
     settings: Mapping[str, Any], path: Any, kind: str, tokenizer: Tokenizer, workdir: str | Path | None
 ) -> Source:
     """Returns the records that the (checked) settings name."""
     limit, skip = settings["limit"], settings["on_bad_row"] == "skip"
-    parser = Parser(settings["format"], settings["fields"], (), tokenizer.vocab_size, settings["max_candidates"])
+    parser = Parser(
+        settings["format"], settings["fields"], (), tokenizer.vocab_size, settings["max_candidates"], settings["arrays"]
+    )
     if settings["source"] == "memory":
         rows = memory_rows(settings["records"])
         return MemorySource(Rows(rows, parser, kind, skip=skip, limit=limit, origin="data.records"))

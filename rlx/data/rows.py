@@ -65,6 +65,25 @@ class Row:
             raise BadRow(f"field {self.name(field)!r} has {len(values)} entries for {count} responses.")
         return tuple(self._number(f"{field}[{i}]", value) for i, value in enumerate(values))
 
+    def array(self, field: str, axes: str, candidates: int) -> np.ndarray:
+        """A number, or nested lists of them with the axes of the vocabulary: K is as long as there are responses."""
+        try:
+            found = np.asarray(self.get(field), np.float32)
+        except (TypeError, ValueError):
+            found = np.asarray(np.nan, np.float32)
+        wanted = (
+            f"{candidates} numbers, one per response" if axes == "K" else f"numbers with the axes [{', '.join(axes)}]"
+        )
+        fits = found.ndim == len(axes) and all(
+            size == candidates for axis, size in zip(axes, found.shape, strict=True) if axis == "K"
+        )
+        if not fits or not np.isfinite(found).all():
+            raise BadRow(
+                f"field {self.name(field)!r} must hold {wanted if axes else 'a finite number'}, "
+                f"found {kind_of(self.get(field))}."
+            )
+        return found
+
     def messages(self, field: str) -> list[tuple[str, str]]:
         """A list of ``{"role": ..., "content": ...}`` as (role, content)."""
         turns = [self._message(f"{self.name(field)}[{i}]", turn) for i, turn in enumerate(self._list(field))]

@@ -24,6 +24,7 @@ from rlx.data.sources import Located, Rows, find_file, hash_files, hash_json, js
 from rlx.errors import UserError, close_matches
 
 VERSION = "1.0.0"
+ARRAYS = "arrays"  # further arrays of the vocabulary, as JSON: their shapes are those of the rows
 LENGTHS = "responses_lengths"  # lists of ids lie end to end: TFDS writes ragged ones with TensorFlow alone
 
 
@@ -111,7 +112,7 @@ def stored_parser(parser: Parser) -> Parser:
     """Returns the parser that reads back what the builder has written for ``parser``."""
     name = parser.kind + ("_ids" if _is_ids(parser) else "")
     kept = tuple(field for field in parser.optional if field in FORMATS[name].optional)
-    return Parser(name, optional=kept)
+    return Parser(name, optional=kept, arrays={array: f"{ARRAYS}/{array}" for array in parser.arrays})
 
 
 def _features(parser: Parser) -> dict:
@@ -125,6 +126,8 @@ def _features(parser: Parser) -> dict:
             features[field] = tfds.features.Sequence(np.float32)
         else:
             features[field] = tfds.features.Sequence(text) if field == "responses" else text
+    if parser.arrays:
+        features[ARRAYS] = tfds.features.Text()
     return features | ({LENGTHS: tfds.features.Sequence(np.int32)} if stored.format == "lists_ids" else {})
 
 
@@ -139,6 +142,8 @@ def _columns(parser: Parser, record: Record) -> dict:
     if stored.format == "lists_ids":
         values[others[0]] = [token for response in record.responses for token in response]
         values[LENGTHS] = [len(response) for response in record.responses]
+    if parser.arrays:
+        values[ARRAYS] = json.dumps(dict(record.arrays))
     known = {"label": record.label, "scores": record.scores, "preference_prob": record.preference_prob}
     return values | {name: value for name, value in known.items() if name in (*others, *stored.optional)}
 
@@ -146,6 +151,8 @@ def _columns(parser: Parser, record: Record) -> dict:
 def read_row(data: Any, number: int) -> dict:
     """Returns a stored row as it would stand in a JSONL file."""
     row = plain(data[number])
+    for name, value in json.loads(row.pop(ARRAYS, "{}")).items():
+        row[f"{ARRAYS}/{name}"] = value
     if LENGTHS in row:
         ends = np.cumsum([0, *row.pop(LENGTHS)]).tolist()
         row["responses_ids"] = [row["responses_ids"][a:b] for a, b in itertools.pairwise(ends)]
@@ -196,6 +203,7 @@ def prepare_jsonl(
     parser = _bind_first(rows)
     bounds = [parser.vocab_size if _is_ids(parser) else None, parser.max_candidates]
     settings = [parser.format, dict(parser.fields), parser.optional, bounds, skip, limit, VERSION]
+    settings += [dict(parser.arrays)] if parser.arrays else []
     content = hash_json([hash_files([file]), settings])
     folder = Path(cache_dir).expanduser() / content[:32]
     if not folder.is_dir():
@@ -286,6 +294,7 @@ def open_tfds(
     kept = np.array([rows.number for _ in rows])
     files = [Path(file) for file in builder.info.splits[split].filepaths]
     settings = [rows.parser.format, dict(rows.parser.fields), rows.parser.optional, rows.parser.max_candidates]
+    settings += [dict(rows.parser.arrays)] if rows.parser.arrays else []
     content = hash_json([hash_files(files), settings, skip, limit])
     metadata = {"max_candidates": rows.max_candidates, "skipped": rows.skipped, "reasons": rows.reasons}
     return TfdsSource(data, rows.parser, rows.parser.format, content, metadata, kept)

@@ -20,17 +20,8 @@ from rlx.types import VOCABULARY, Array
 
 Arrays = dict[str, Array]
 
-FROM_BATCH = (
-    "index",
-    "labels",
-    "scores",
-    "rewards",
-    "preference_probs",
-    "advantages",
-    "old_logprobs",
-    "rollout_logprobs",
-    "returns",
-)
+TOKENS = ("tokens", "valid", "where", "candidate_where", "kl_tokens", "kl_valid", "kl_where")
+"""What every batch holds; all else in it is an array of the vocabulary that the data brought along."""
 STATISTICS = {"entropy": "entropy", "renyi2": "renyi2"}
 """Array -> the token statistic of the policy that it is."""
 HEAD = ("rewards", "scores", "hidden", "values")
@@ -87,13 +78,12 @@ class Forward:
         """
         where = self.response(batch["where"]) & batch["candidate_where"][..., None]
         found: Arrays = {"candidate_where": batch["candidate_where"], "token_where": where}
-        found |= {name: batch[name] for name in FROM_BATCH if name in batch and name in names}
+        found |= {name: batch[name] for name in names if name in batch and name not in TOKENS}
         found |= {name: self.response(batch["tokens"]) for name in ("tokens", "targets") if name in names}
         if "lengths" in names:
             found["lengths"] = where.sum(-1)
         found |= self._policy(params, batch, where, {name for name in names if name not in found})
         for role, prefix in ROLES.items():
-            found |= {name: batch[name] for name in names if name.startswith(prefix) and name in batch}
             wanted = {name for name in names if name.startswith(prefix) and name not in found}
             if wanted and role in auxiliary:
                 found |= self._beside(role, prefix, auxiliary[role], batch, where, wanted)

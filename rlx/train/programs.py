@@ -78,10 +78,9 @@ def as_read(batch: HostBatch, method: Method) -> HostBatch:
 
     What stands first in a method's signature is the model's; labels, rewards or scores further on are the data's.
     """
-    if "scores" not in batch:
-        return batch
     first, *constants = method.needs
-    named = {name: batch["scores"] for name in ("labels", "rewards") if name in constants and name not in batch}
+    scored = {"labels", "rewards"} & {*constants} - {*batch} if "scores" in batch else ()
+    named = dict.fromkeys(scored, batch.get("scores"))
     return {name: array for name, array in batch.items() if name != first} | named
 
 
