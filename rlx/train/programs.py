@@ -80,7 +80,7 @@ def as_read(batch: HostBatch, method: Method) -> HostBatch:
     """
     first, *constants = method.needs
     scored = {"labels", "rewards"} & {*constants} - {*batch} if "scores" in batch else ()
-    named = dict.fromkeys(scored, batch.get("scores"))
+    named = dict.fromkeys(scored, batch["scores"]) if scored else {}
     return {name: array for name, array in batch.items() if name != first} | named
 
 
