@@ -7,6 +7,7 @@ import pytest
 
 import rlx
 from rlx import aggregate
+from rlx.game import win_rate
 from rlx.preference import compare, distillation, labels, links
 
 RNG = np.random.default_rng(0)
@@ -21,6 +22,9 @@ LOGITS, REFERENCE_LOGITS, TOKENS = (
     RNG.integers(0, 5, (6, 2, 3)),
 )
 FIRST = np.arange(5)[None] == 0
+OPPONENTS, WON = -RNG.exponential(9, (6, 3, 2)), RNG.random((6, 2))
+UPPER = np.triu(RNG.random((6, 5, 5)), 1)
+PREFERENCES = UPPER + np.tril(1 - UPPER.swapaxes(1, 2), -1) + np.eye(5) / 2
 
 
 def logistic(margin):
@@ -195,6 +199,70 @@ IDENTITIES = {
     "constant of the row length is token_mean": lambda: (
         aggregate.constant(5)(jnp.asarray(SCORES)),
         aggregate.token_mean(jnp.asarray(SCORES)),
+    ),
+    "inpo with tau equal to eta is ipo": lambda: (
+        rlx.inpo(POLICY, REFERENCE, OPPONENTS, eta=0.1, tau=0.1),
+        rlx.ipo(POLICY, REFERENCE, tau=0.1),
+    ),
+    "inpo whose last policy is the reference is ipo": lambda: (
+        rlx.inpo(POLICY, REFERENCE, REFERENCE[:, None], eta=0.1, tau=0.03),
+        rlx.ipo(POLICY, REFERENCE, tau=0.1),
+    ),
+    "mnpo with one opponent is inpo with tau its share of the reference": lambda: (
+        rlx.mnpo(POLICY, REFERENCE, OPPONENTS[:, :1], eta=0.1, ratio=0.3),
+        rlx.inpo(POLICY, REFERENCE, OPPONENTS[:, :1], eta=0.1, tau=0.03),
+    ),
+    "mnpo of one opponent twice is mnpo of it once": lambda: (
+        rlx.mnpo(POLICY, REFERENCE, OPPONENTS[:, [0, 0]], weights=[0.3, 5.0]),
+        rlx.mnpo(POLICY, REFERENCE, OPPONENTS[:, :1]),
+    ),
+    "onpo is ipo towards its auxiliary policy": lambda: (
+        rlx.onpo(POLICY, REFERENCE[:, None], eta=0.4),
+        rlx.ipo(POLICY, REFERENCE, tau=2.5),
+    ),
+    "onpo is inpo without a reference": lambda: (
+        rlx.onpo(POLICY, OPPONENTS[:, :1], eta=0.4),
+        rlx.inpo(POLICY, REFERENCE, OPPONENTS[:, :1], eta=2.5, tau=0.0),
+    ),
+    "gpo on centred win rates is sppo": lambda: (
+        rlx.gpo_general_preference(POLICY, REFERENCE, WON - 0.5, beta=0.2),
+        rlx.sppo(POLICY, REFERENCE, WON, beta=0.2),
+    ),
+    "egpo_llm on certain wins is ipo": lambda: (
+        rlx.egpo_llm(POLICY, REFERENCE, np.array([[1.0, 0.0]] * 6), beta=0.2),
+        rlx.ipo(POLICY, REFERENCE, tau=0.1),
+    ),
+    "egpo counts a pair once in four where egpo_llm counts it alone": lambda: (
+        2 * rlx.egpo(POLICY, REFERENCE, WON),
+        rlx.egpo_llm(POLICY, REFERENCE, WON),
+    ),
+    "egpo is twice the variance of what the log-ratios miss": lambda: (
+        rlx.egpo(SCORES, LIST, SCORES[::-1], beta=0.5),
+        2 * np.var(SCORES - LIST - SCORES[::-1] / 0.5, axis=-1).mean(),
+    ),
+    "egpo against the policy itself is online_ipo_omd": lambda: (
+        rlx.egpo(SCORES, LIST, win_rate.against(PREFERENCES, SCORES)),
+        rlx.online_ipo_omd(SCORES, LIST, PREFERENCES),
+    ),
+    "nash_md_regression against the reference is egpo against it": lambda: (
+        rlx.nash_md_regression(SCORES, LIST, PREFERENCES, mixture_coef=1.0),
+        rlx.egpo(SCORES, LIST, win_rate.against(PREFERENCES, LIST)),
+    ),
+    "online_ipo of two samples is egpo_llm against each other": lambda: (
+        rlx.online_ipo(POLICY, REFERENCE, PREFERENCES[:, :2, :2], beta=0.2, sampled=True),
+        rlx.egpo_llm(POLICY, REFERENCE, rlx.spo_minimaximalist(PREFERENCES[:, :2, :2]), beta=0.4),
+    ),
+    "xpo without optimism is dpo with a soft label": lambda: (
+        rlx.xpo(POLICY, REFERENCE, WON[:, 0], alpha=0.0),
+        rlx.dpo(POLICY, REFERENCE, label=jnp.asarray(WON[:, 0])),
+    ),
+    "nash_md without regularisation is a policy gradient on centred win rates": lambda: (
+        rlx.nash_md(LOGPROBS, OLD, np.full((3, 4), 0.8), beta=0.0),
+        -0.3 * LOGPROBS.sum(-1).mean(),
+    ),
+    "minimax rewards of a group sum to half its size": lambda: (
+        rlx.spo_minimaximalist(PREFERENCES).sum(-1),
+        np.full(6, 2.5),
     ),
 }
 
