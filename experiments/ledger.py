@@ -2,10 +2,12 @@
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from rlx.report.progress import Progress
 from rlx.report.rows import cut_partial_line, dump_row, read_rows
 
 Row = dict[str, Any]
@@ -41,6 +43,43 @@ class Ledger:
                 file.write(dump_row(row) + "\n")
             self.rows.append(dict(row))
             self._done.add(self._key(row))
+
+    def fill(
+        self,
+        cells: Sequence[Mapping[str, Any]],
+        program: Callable[[Mapping[str, Any]], Hashable],
+        row: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        *,
+        label: str,
+        unit: str = "fit",
+        interval: float = 5,
+    ) -> list[Row]:
+        """Computes the rows that are missing, two programs at a time, and returns those of all cells.
+
+        Args:
+          cells: what tells rows apart.
+          program: what the compiled code of a cell depends on; its cells follow each other, so it compiles once.
+          row: the measures of a cell.
+          label: of the progress line.
+          unit: what a row is called there.
+          interval: seconds between its lines in a log.
+        """
+        missing = self.missing(cells)
+        progress = Progress(len(cells), done=len(cells) - len(missing), label=label, unit=unit, interval=interval)
+        progress.update(progress.done, "compiling" if missing else "")
+        programs: dict[Hashable, list[Mapping[str, Any]]] = {}
+        for cell in missing:
+            programs.setdefault(program(cell), []).append(cell)
+
+        def work(own: Sequence[Mapping[str, Any]]) -> None:
+            for cell in own:
+                self.add({**cell, **row(cell)})
+                progress.update(len(cells) - len(self.missing(cells)))
+
+        with progress, ThreadPoolExecutor(2) as pool:
+            for _ in pool.map(work, sorted(programs.values(), key=len, reverse=True)):
+                pass
+        return self.select(cells)
 
     def select(self, cells: Sequence[Mapping[str, Any]]) -> list[Row]:
         """The rows of these cells, in the order of the cells; rows of other sizes or settings stay out."""

@@ -19,7 +19,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from experiments.ledger import Ledger
 from rlx import errors
 from rlx.config import parse_options, to_json
 from rlx.report import plots, tables
-from rlx.report.progress import Progress
 from rlx.report.rows import write_atomically
 
 USAGE = __doc__.split("\n\n", 2)[2]
@@ -43,30 +41,13 @@ Row = dict[str, Any]
 
 
 def run_part(name: str, config: Mapping[str, Any], ledger: Ledger) -> list[Row]:
-    """Computes the rows that are missing, two programs at a time, and returns all rows of this config.
-
-    The cells of a program follow each other, so that each is compiled once.
-    """
+    """Computes the rows of a part that are missing, and returns all rows of this config."""
     part = PARTS[name]
     cells = part.cells(config)
-    missing = ledger.missing(cells)
-    progress = Progress(len(cells), done=len(cells) - len(missing), label=part.TITLE, unit="fit", interval=5)
-    progress.update(progress.done, "compiling" if missing else "")
-    if missing:
-        runner = part.Runner(config)
-        programs: dict[Any, list[Row]] = {}
-        for cell in missing:
-            programs.setdefault(runner.program(cell), []).append(cell)
-
-        def work(program: Sequence[Row]) -> None:
-            for cell in program:
-                ledger.add({**cell, **runner.row(cell)})
-                progress.update(len(cells) - len(ledger.missing(cells)))
-
-        with progress, ThreadPoolExecutor(2) as pool:
-            for _ in pool.map(work, sorted(programs.values(), key=len, reverse=True)):
-                pass
-    return ledger.select(cells)
+    if not ledger.missing(cells):
+        return ledger.select(cells)
+    runner = part.Runner(config)
+    return ledger.fill(cells, runner.program, runner.row, label=part.TITLE)
 
 
 def report(config: Mapping[str, Any], rows: Mapping[str, Sequence[Row]], workdir: Path) -> str:

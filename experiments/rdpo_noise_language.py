@@ -1,19 +1,17 @@
 """Part B of experiments/rdpo_noise.py: a small language model tuned on flipped pairs; its cells, rows and claims."""
 
-import functools
-import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import claims, markov_language
+from experiments import claims, flipped_language
+from experiments.flipped_language import METRICS
 from rlx.config import config_hash
 
 PART, TITLE = "B", "B. Language model on the Markov language, sampled"
 METHODS = ("rdpo", "dpo", "cdpo")
-METRICS = ("reward", "kl", "pair_accuracy")
 TABLE = "flip rates"
 CELL_KEYS = ("seeds", "flip_rates")
 Cell = dict[str, Any]
@@ -66,83 +64,21 @@ def cells(config: ConfigDict) -> list[Cell]:
     ]
 
 
-class Data(NamedTuple):
-    """What all cells of a seed share.
-
-    Attributes:
-      pairs: ``[N, 2, R]``, correctly labelled; the last ``held_out_pairs`` are not trained on.
-      logps: ``[N, 2]`` under the reference.
-      uniforms: ``[samples, R]``, the numbers that every policy's samples are made of.
-      reward: mean true reward of the reference's samples, made of the same numbers.
-    """
-
-    pairs: np.ndarray
-    logps: np.ndarray
-    uniforms: np.ndarray
-    reward: float
-
-
 class Runner:
-    """Computes rows: trains the reference once, compiles one step per method and rate, draws each seed's data once."""
+    """Computes rows: a compiled step per method and rate serves all seeds."""
 
     def __init__(self, config: ConfigDict):
-        self.config = config
-        self.model = markov_language.build_model(config.model)
-        self.reference = markov_language.train_reference(self.model, config)
-        self.trainer = functools.cache(self._trainer)
-        self._seeds: dict[int, Data] = {}
-        self._lock = threading.Lock()
+        self.beta, self.task = config.beta, flipped_language.Task(config)
 
     def program(self, cell: Cell) -> tuple[str, float]:
         """What the compiled step depends on: dpo's does not depend on the rate."""
         return cell["method"], 0.0 if cell["method"] == "dpo" else cell["epsilon"]
 
     def row(self, cell: Cell) -> dict[str, float]:
-        """Trains one cell from the reference and measures it on samples, common random numbers throughout."""
-        c, seed, rate = self.config, cell["seed"], cell["flip_rate"]
-        data = self.data(seed)
-        texts, reference_logps = (markov_language.flip(x[: c.pairs], rate, seed) for x in (data.pairs, data.logps))
-        batch = markov_language.batch_of(texts, np.arange(c.pairs), reference_logps=reference_logps)
-        trainer = self.trainer(*self.program(cell))
-        options = {"batch_size": c.batch_size, "steps": c.steps, "seed": seed}
-        policy, training = markov_language.train(trainer, self.reference, batch, **options)
-        samples = markov_language.sample(self.model, policy, data.uniforms)
-        log_ratios = self.logps(policy, data.pairs[c.pairs :]) - data.logps[c.pairs :]
-        return {
-            "reward": float(markov_language.true_reward(np.asarray(samples)).mean()),
-            "kl": float(markov_language.kl_to(self.model, policy, self.reference, samples).mean()),
-            "pair_accuracy": float(np.mean(log_ratios[:, 0] > log_ratios[:, 1])),
-            "reference_reward": data.reward,
-            "reference_entropy": float(-data.logps.mean() / c.length),
-            "train_loss": training["loss"],
-        }
-
-    def data(self, seed: int) -> Data:
-        """The data of a seed, drawn when first asked for; a second thread waits for the first."""
-        with self._lock:
-            if seed not in self._seeds:
-                self._seeds[seed] = self._data(seed)
-            return self._seeds[seed]
-
-    def logps(self, params: Any, texts: np.ndarray) -> np.ndarray:
-        """Summed log-probabilities ``[N, K]`` of texts ``[N, K, R]``."""
-        batch = markov_language.batch_of(texts, np.arange(len(texts)))
-        return np.asarray(markov_language.scorer(self.model)(params, batch)["logps"])
-
-    def _trainer(self, method: str, epsilon: float) -> markov_language.Trainer:
-        c = self.config
-        keywords = {"beta": c.beta} if method == "dpo" else {"beta": c.beta, "epsilon": epsilon}
-        return markov_language.trainer(self.model, {"name": method, **keywords}, c.optimizer, c.steps)
-
-    def _data(self, seed: int) -> Data:
-        c, rng = self.config, np.random.default_rng([seed, 4])
-        count = c.pairs + c.held_out_pairs
-        drawn = rng.random((2 * count + c.samples, c.length), np.float32)
-        texts = np.asarray(markov_language.sample(self.model, self.reference, drawn))
-        texts, base = np.split(texts, [2 * count])
-        pairs = markov_language.preference_pairs(texts.reshape(count, 2, c.length), c.label_scale, seed)
-        reward = float(markov_language.true_reward(base).mean())
-        return Data(pairs, self.logps(self.reference, pairs), drawn[2 * count :], reward)
+        """Trains one cell and measures it."""
+        method = {"name": cell["method"], "beta": self.beta}
+        told = {} if cell["method"] == "dpo" else {"epsilon": cell["epsilon"]}
+        return self.task.row(method | told, cell["flip_rate"], cell["seed"])
 
 
 def tested(config: ConfigDict, rows: Sequence[Cell]) -> list[claims.Claim]:

@@ -34,10 +34,11 @@ class Record(NamedTuple):
     def reordered(self, order: Sequence[int]) -> "Record":
         """The candidates in another order, with everything that is known of each."""
         scores = None if self.scores is None else tuple(self.scores[i] for i in order)
-        arrays = {
-            name: np.take(value, order, axes_of(name).index("K")).tolist() if "K" in axes_of(name) else value
-            for name, value in self.arrays.items()
-        }
+        arrays = {}
+        for name, value in self.arrays.items():
+            for axis in (i for i, letter in enumerate(axes_of(name)) if letter == "K"):
+                value = np.take(value, order, axis).tolist()
+            arrays[name] = value
         return self._replace(responses=tuple(self.responses[i] for i in order), scores=scores, arrays=arrays)
 
 
