@@ -30,15 +30,19 @@ _LAZY = (
 )
 
 
+_MIGRATE = ("from_trl", "from_verl")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MIGRATE:
+        return getattr(importlib.import_module("rlx.migrate"), name)
     if name in _LAZY:
         return importlib.import_module(f"rlx.{name}")
     if name in catalog.CATALOG:
         return catalog.CATALOG[name].call
-    raise AttributeError(
-        f"module 'rlx' has no attribute {name!r}.{errors.close_matches(name, [*catalog.CATALOG, *_LAZY, *__all__])}"
-    )
+    hint = errors.close_matches(name, [*catalog.CATALOG, *_LAZY, *_MIGRATE, *__all__])
+    raise AttributeError(f"module 'rlx' has no attribute {name!r}.{hint}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY, *catalog.CATALOG])
+    return sorted([*globals(), *_LAZY, *_MIGRATE, *catalog.CATALOG])

@@ -1,0 +1,153 @@
+"""From the names and arguments of other libraries to the same method here: :func:`from_trl`, :func:`from_verl`.
+
+The tables say under which name a loss stands there, what its arguments are called here, and that library's defaults,
+so that the numbers are the same, however the defaults here differ.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rlx import aggregate, errors
+from rlx.build import build
+from rlx.method import Method
+
+Convert = Callable[[Any], Any]
+
+
+class Argument(NamedTuple):
+    """An argument there: its keyword here (None: it has no effect on this loss), default there, and conversion."""
+
+    keyword: str | None
+    default: Any
+    convert: Convert | None = None
+
+
+class Rule(NamedTuple):
+    """A loss there: its name here, its arguments, and keywords that its name there implies."""
+
+    name: str
+    arguments: Mapping[str, Argument]
+    fixed: Mapping[str, Any] = {}
+
+
+BETA = {"beta": Argument("beta", 0.1)}
+SMOOTHING = {"label_smoothing": Argument("epsilon", 0.0)}
+SIDES = {
+    "desirable_weight": Argument("lambda_desirable", 1.0),
+    "undesirable_weight": Argument("lambda_undesirable", 1.0),
+}
+SIMPO = {"beta": Argument("beta", 0.1), "simpo_gamma": Argument("gamma", 0.5), **SMOOTHING}
+
+# several rules for a name: the first that has all the arguments given; TRL renamed some (aot_pair is now aot)
+TRL: dict[str, dict[str, Sequence[Rule]]] = {
+    "dpo": {
+        "sigmoid": (
+            Rule("dpo", BETA),
+            Rule("cdpo", BETA | SMOOTHING),
+            Rule("dpo_reference_free", BETA | SMOOTHING | {"reference_free": Argument(None, False)}),
+        ),
+        "robust": (Rule("rdpo", BETA | SMOOTHING),),
+        "ipo": (Rule("ipo", {"beta": Argument("tau", 0.1)}, {"length_normalize": True}),),
+    },
+    "kto": {"kto": (Rule("kto", BETA | SIDES),), "apo_zero_unpaired": (Rule("apo_zero_unpaired", BETA | SIDES),)},
+    "cpo": {"simpo": (Rule("simpo", SIMPO),)},
+    "reward": {"bradley_terry": (Rule("bradley_terry_rm", {}),)},
+}
+
+CLIP = {
+    "clip_ratio_low": Argument("clip_low", 0.2),
+    "clip_ratio_high": Argument("clip_high", 0.2),
+    "clip_ratio_c": Argument("dual_clip", 3.0),
+}
+VERL: dict[str, Rule] = {
+    "vanilla": Rule("ppo_clip_loss", CLIP),
+    "gspo": Rule("gspo_loss", {"clip_ratio_low": CLIP["clip_ratio_low"], "clip_ratio_high": CLIP["clip_ratio_high"]}),
+    "clip_cov": Rule(
+        "clip_cov",
+        {
+            "clip_ratio_low": Argument("clip_low", 0.2),
+            "clip_ratio_high": Argument("clip_high", 0.2),
+            "clip_cov_ratio": Argument("ratio", 0.0002),
+            "clip_cov_lb": Argument("lower", 1.0),
+            "clip_cov_ub": Argument("upper", 5.0),
+        },
+    ),
+    "kl_cov": Rule(
+        "kl_cov",
+        {
+            "kl_cov_ratio": Argument("ratio", 0.0002),
+            "ppo_kl_coef": Argument("coefficient", 1.0),
+        },
+    ),
+}
+VERL_AGGREGATIONS = {
+    "token-mean": "token_mean",
+    "seq-mean-token-sum": "sequence_sum",
+    "seq-mean-token-mean": "sequence_mean",
+}
+
+
+def from_trl(loss_type: str, *, trainer: str = "dpo", **arguments: Any) -> Method:
+    """The method that TRL calls ``loss_type``, with its arguments and its defaults.
+
+    Args:
+      loss_type: TRL's name.
+      trainer: whose: ``dpo``, ``kto``, ``cpo``, ``orpo``, ``bco``, ``reward``.
+      arguments: as TRL calls them (``beta``, ``label_smoothing``, ...); those left out are TRL's defaults.
+
+    Raises:
+      UserError: an unknown trainer, loss type or argument, with close matches.
+
+    >>> method = from_trl("robust", beta=0.2, label_smoothing=0.1)
+    >>> method.name, method.hyperparameters["epsilon"]
+    ('rdpo', 0.1)
+    """
+    losses = _lookup("TRL trainer", trainer, TRL)
+    rules = _lookup(f"loss_type of TRL's {trainer} trainer", loss_type, losses)
+    rule = next((rule for rule in rules if set(arguments) <= set(rule.arguments)), rules[-1])
+    return _build(f"TRL's {loss_type!r}", rule, arguments)
+
+
+def from_verl(
+    loss_mode: str, *, loss_agg_mode: str = "token-mean", clip_ratio: float | None = None, **arguments: Any
+) -> Method:
+    """The method that verl calls ``loss_mode``, with its arguments and its defaults.
+
+    Args:
+      loss_mode: verl's ``policy_loss.loss_mode``.
+      loss_agg_mode: verl's reduction; its ``seq-mean-token-sum-norm`` is ``aggregate.constant(L, per_row=False)``.
+      clip_ratio: both bounds at once, where the loss has them.
+      arguments: as verl calls them (``clip_ratio_low``, ``clip_ratio_high``, ``clip_ratio_c``, ...).
+
+    Raises:
+      UserError: an unknown loss mode, aggregation or argument, with close matches.
+
+    >>> from_verl("vanilla", clip_ratio_high=0.28).hyperparameters["clip_high"]
+    0.28
+    """
+    rule = _lookup("loss_mode of verl", loss_mode, VERL)
+    if clip_ratio is not None:
+        arguments = {"clip_ratio_low": clip_ratio, "clip_ratio_high": clip_ratio, **arguments}
+    reduction = aggregate.by_name(_lookup("loss_agg_mode of verl", loss_agg_mode, VERL_AGGREGATIONS))
+    return _build(f"verl's {loss_mode!r}", rule, arguments)._replace(aggregate=reduction)
+
+
+def _lookup(what: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        hint = errors.close_matches(name, known)
+        raise errors.UserError(f"Unknown {what}: {name!r}.{hint} Known: {', '.join(known)}.")
+    return known[name]
+
+
+def _build(what: str, rule: Rule, given: Mapping[str, Any]) -> Method:
+    for name in given:
+        if name not in rule.arguments:
+            hint = errors.close_matches(name, rule.arguments)
+            takes = ", ".join(rule.arguments) or "no arguments"
+            raise errors.UserError(f"{what} has no argument {name!r}.{hint} It takes: {takes}.")
+    keywords = dict(rule.fixed)
+    for name, (keyword, default, convert) in rule.arguments.items():
+        value = given.get(name, default)
+        if keyword is not None:
+            keywords[keyword] = value if convert is None else convert(value)
+    return build({"name": rule.name, **keywords})

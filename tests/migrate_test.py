@@ -1,0 +1,69 @@
+"""Other libraries' names and arguments give the same method as the names here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rlx
+from rlx import method
+from rlx.errors import UserError
+from rlx.migrate import TRL, VERL, from_trl, from_verl
+
+BATCH = {
+    "policy_logps": jnp.array([[-3.0, -2.0], [-1.0, -4.0]]),
+    "reference_logps": jnp.array([[-2.5, -2.5], [-2.0, -3.0]]),
+    "lengths": jnp.array([[3, 2], [1, 4]]),
+}
+
+
+def loss(built):
+    return method.loss(built, BATCH, *built.init(jax.random.PRNGKey(0), method.Shapes(num_examples=2)))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (from_trl("sigmoid"), rlx.build({"name": "dpo", "beta": 0.1})),
+        (from_trl("sigmoid", label_smoothing=0.1), rlx.build({"name": "cdpo", "epsilon": 0.1})),
+        (from_trl("sigmoid", reference_free=True), rlx.build({"name": "dpo_reference_free", "beta": 0.1})),
+        (from_trl("robust", beta=0.3, label_smoothing=0.2), rlx.build({"name": "rdpo", "beta": 0.3, "epsilon": 0.2})),
+        (from_trl("robust"), rlx.build({"name": "dpo", "beta": 0.1})),
+        (from_trl("ipo", beta=0.2), rlx.build({"name": "ipo", "tau": 0.2, "length_normalize": True})),
+        (from_trl("simpo", trainer="cpo"), rlx.build({"name": "simpo", "beta": 0.1, "gamma": 0.5})),
+    ],
+)
+def test_the_same_loss(theirs, ours):
+    np.testing.assert_allclose(loss(theirs), loss(ours), rtol=1e-6)
+
+
+def test_every_rule_builds_with_its_own_defaults():
+    for rules in (rules for losses in TRL.values() for rules in losses.values()):
+        for rule in rules:
+            assert rlx.catalog.lookup(rule.name) is not None
+    for losses, trainer in ((losses, trainer) for trainer, losses in TRL.items()):
+        for name in losses:
+            assert from_trl(name, trainer=trainer).hyperparameters is not None
+    for name in VERL:
+        assert from_verl(name, loss_agg_mode="seq-mean-token-mean").aggregate == rlx.aggregate.sequence_mean
+
+
+def test_one_bound_for_both_sides():
+    assert from_verl("vanilla", clip_ratio=0.3).hyperparameters["clip_low"] == 0.3
+    assert from_verl("vanilla", clip_ratio=0.3, clip_ratio_high=0.5).hyperparameters["clip_high"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: from_trl("sigmoidd"), "Unknown loss_type of TRL's dpo trainer: 'sigmoidd'. Did you mean 'sigmoid'"),
+        (lambda: from_trl("simpo", trainer="cop"), "Unknown TRL trainer: 'cop'. Did you mean 'cpo'"),
+        (lambda: from_trl("robust", bta=0.1), "TRL's 'robust' has no argument 'bta'. Did you mean 'beta'"),
+        (lambda: from_verl("vanila"), "Unknown loss_mode of verl: 'vanila'. Did you mean 'vanilla'"),
+        (lambda: from_verl("gspo", clip_ratio_c=3.0), "verl's 'gspo' has no argument 'clip_ratio_c'"),
+        (lambda: from_verl("gspo", loss_agg_mode="token_mean"), "Unknown loss_agg_mode of verl: 'token_mean'"),
+    ],
+)
+def test_what_is_unknown_is_named(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
