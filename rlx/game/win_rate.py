@@ -12,7 +12,7 @@ so that :math:`J(p, p) = 1/2`. ``where [..., K]`` marks real actions.
 import jax.numpy as jnp
 
 from rlx import errors, numerics
-from rlx.types import Array
+from rlx.types import Array, check_positive
 
 
 def check_preferences(preferences: Array, **policies: Array) -> None:
@@ -87,7 +87,7 @@ def mixture(policy_logps: Array, reference_logps: Array, coefficient: float | Ar
 
 
 def best_response(
-    preferences: Array, policy_logps: Array, reference_logps: Array, *, beta: float, where: Array | None = None
+    preferences: Array, policy_logps: Array, reference_logps: Array, *, beta: float | Array, where: Array | None = None
 ) -> Array:
     r"""Log-probabilities of the best response :math:`\propto \pi_{ref} \exp(P\pi/\beta)`, ``[..., K]``.
 
@@ -139,30 +139,34 @@ def exploitability(
     policy_logps: Array,
     reference_logps: Array | None = None,
     *,
-    beta: float = 0.0,
+    beta: float | Array = 0.0,
     where: Array | None = None,
 ) -> Array:
     r"""What the best response gains: :math:`\max_p J(p, \pi) - J(\pi, \pi)`, ``[...]``, 0 at the equilibrium alone.
 
-    With a regularised game it equals :math:`\beta\,KL(\pi \| \text{best response})` and is evaluated so, which keeps
+    In the regularised game it equals :math:`\beta\,KL(\pi \| \text{best response})` and is evaluated so, which keeps
     its digits however small it is.
 
     Args:
       preferences: ``[..., K, K]``.
       policy_logps: ``[..., K]``.
-      reference_logps: ``[..., K]``; not read where beta is 0.
-      beta: strength of the KL regularisation; 0 is the plain game.
+      reference_logps: ``[..., K]``; None: the game without regularisation.
+      beta: strength of the KL regularisation, above 0 with a reference.
       where: ``[..., K]`` real actions.
+
+    Raises:
+      UserError: a reference without a beta above 0, or a beta without a reference.
 
     >>> print(exploitability(jnp.array([[0.5, 1.0], [0.0, 0.5]]), jnp.zeros(2)))
     0.25
     """
-    if beta == 0:
+    if reference_logps is None:
+        if not (isinstance(beta, int | float) and beta == 0):
+            raise errors.UserError("exploitability with a beta needs reference_logps, [..., K].")
         won = against(preferences, policy_logps, where=where)
         mean = numerics.sum(won * numerics.softmax(policy_logps, where=where), -1, where=where)
         return numerics.clean(won, where, -jnp.inf).max(-1) - mean
-    if reference_logps is None:
-        raise errors.UserError("exploitability with beta above 0 needs reference_logps, [..., K].")
+    check_positive(beta=beta)
     reply = best_response(preferences, policy_logps, reference_logps, beta=beta, where=where)
     return beta * divergence(policy_logps, reply, where=where)
 
@@ -172,7 +176,7 @@ def duality_gap(
     policy_logps: Array,
     reference_logps: Array | None = None,
     *,
-    beta: float = 0.0,
+    beta: float | Array = 0.0,
     where: Array | None = None,
 ) -> Array:
     r""":math:`\max_p J(p, \pi) - \min_q J(\pi, q)`, ``[...]``: twice :func:`exploitability`, the game being symmetric.

@@ -52,9 +52,11 @@ def test_the_plain_gap_is_over_pure_actions(float64):
     np.testing.assert_allclose(found, won.max(-1) - lost.min(-1), rtol=1e-6)
 
 
-def test_a_strength_without_a_reference_is_an_error():
-    with pytest.raises(errors.UserError, match="beta above 0 needs reference_logps"):
+def test_a_strength_needs_a_reference_and_a_reference_a_strength():
+    with pytest.raises(errors.UserError, match="with a beta needs reference_logps"):
         win_rate.exploitability(P, POLICY, beta=0.1)
+    with pytest.raises(errors.UserError, match="beta must be above 0"):
+        win_rate.exploitability(P, POLICY, REFERENCE)
 
 
 @pytest.mark.parametrize("size", [3.0, 0.3, 1e-2, 1e-5, 1e-9])
