@@ -82,6 +82,17 @@ def equal(
     )
 
 
+def counted(claim: str, holds: Sequence[bool], least: int, of: str = "cells") -> Claim:
+    """The counting claim that something holds in at least ``least`` of the cells; the measure is their number.
+
+    >>> counted("a > b", [True, True, False], 2).row()["reproduced if"]
+    'in >= 2 of 3 cells'
+    """
+    measured = Interval(sum(holds), math.nan, math.nan, len(holds))
+    reached: Verdict = "reproduced" if sum(holds) >= least else "not reproduced"
+    return Claim(claim, measured, f"in >= {least} of {len(holds)} {of}", reached)
+
+
 def within(measured: Interval, low: float, high: float) -> Verdict:
     """Whether an interval says that a quantity lies in ``[low, high]``: inside, outside, or across an end.
 

@@ -1,0 +1,188 @@
+r"""Does anchoring, and a whole list instead of pairs, survive noise? ADPO (arXiv:2510.18913) in 12 noisy scenarios.
+
+A contextual bandit whose observed rewards are corrupted in four ways at three severities; MLP policies are trained on
+lists of K candidates and judged by WinMass, the probability they give to the truly best one. The paper's claims differ
+between its versions; each is tested with its version beside it, at two settings of K and of the target's temperature,
+for on these they depend.
+
+  python -m experiments.adpo_noise [--full] [--smoke] [--workdir=DIR]
+
+  (nothing)   12 scenarios x 10 seeds x 7 losses at K = 8, temperature 0.2 and at K = 4, temperature 0.5, hidden 64;
+              hidden 128 and 256 at medium severity; about five minutes on 2 cores
+  --full      20 seeds, all four combinations of K and temperature, all sizes in all scenarios; about an hour
+  --smoke     a few steps at tiny sizes in seconds, without a verdict
+
+writes metrics.jsonl (a row per seed and cell), table.md, table.csv and plot.png; a second call computes only the rows
+that are missing. No hyperparameter was tuned: what the paper does not say was fixed beforehand, alike for all losses.
+"""
+
+import functools
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import adpo_noise_bandit as bandits
+from experiments import adpo_noise_policy as policies
+from experiments import adpo_noise_report as reports
+from experiments.ledger import Ledger
+from rlx import errors
+from rlx.config import config_hash, parse_options, to_json
+from rlx.report.progress import Progress
+from rlx.report.rows import write_atomically
+
+USAGE = __doc__.split("\n\n", 2)[2]
+GROUP = ("config", "candidates", "temperature", "hidden", "corruption", "severity")
+KEYS = (*GROUP, "method", "pairs", "seed")
+Cell = dict[str, Any]
+
+
+def get_config(size: str = "default") -> ConfigDict:
+    """The config at the size ``smoke``, ``default`` or ``full``."""
+    config = ConfigDict(
+        {
+            "size": size,
+            "seeds": tuple(range(10)),
+            "settings": ((8, 0.2), (4, 0.5)),
+            "hidden": 64,
+            "capacity": {"hidden": (64, 128, 256), "severities": ("medium",)},
+            "bandit": {"dimension": 8, "units": 32, "contexts": 256, "held_out": 2000},
+            "training": {"steps": 300, "reference_steps": 30, "batch_size": 64},
+            "optimizer": {"learning_rate": 5e-4, "weight_decay": 0.01},
+            "losses": {"tau": 1.0, "clip": 0.2},
+        }
+    )
+    if size == "full":
+        config.update({"seeds": tuple(range(20)), "settings": ((8, 0.2), (8, 0.5), (4, 0.2), (4, 0.5))})
+        config.capacity.severities = bandits.SEVERITIES
+    if size == "smoke":
+        config.update({"seeds": (1000, 1001), "settings": ((3, 0.5),), "hidden": 8})
+        config.capacity.hidden = (8,)
+        config.bandit.update({"contexts": 16, "held_out": 50})
+        config.training.update({"steps": 8, "reference_steps": 4, "batch_size": 8})
+    return config.lock()
+
+
+def cells(config: ConfigDict) -> list[Cell]:
+    """A cell per seed, method, scenario, setting and size."""
+    inner = {name: config[name].to_dict() for name in ("bandit", "training", "optimizer", "losses")}
+    settings = config_hash({**inner, "corruptions": bandits.CORRUPTIONS})
+    return [
+        dict(zip(KEYS, (settings, *setting, hidden, corruption, severity, *learner, seed), strict=True))
+        for hidden in sorted({config.hidden, *config.capacity.hidden})
+        for setting in config.settings
+        for corruption in bandits.CORRUPTIONS
+        for severity in (bandits.SEVERITIES if hidden == config.hidden else config.capacity.severities)
+        for learner in policies.LEARNERS
+        for seed in config.seeds
+    ]
+
+
+class Runner:
+    """Computes the rows of a scenario at once; problems and reference policies are made once for all scenarios."""
+
+    def __init__(self, config: ConfigDict):
+        self.config = config
+        self.problems = functools.cache(self._problems)
+        self.references = functools.cache(self._references)
+
+    def rows(self, cells: Sequence[Cell]) -> list[Cell]:
+        """The rows of cells that differ in nothing but method and seed."""
+        c, first = self.config, cells[0]
+        problems = self.problems(first["candidates"])
+        references, measured = self.references(first["candidates"], first["hidden"])
+        keywords = bandits.CORRUPTIONS[first["corruption"]][bandits.SEVERITIES.index(first["severity"])]
+        data = policies.Data(*map(np.stack, zip(*(self._data(p, keywords) for p in problems), strict=True)))
+        runs = [(c.seeds.index(x["seed"]), policies.LEARNERS.index((x["method"], x["pairs"]))) for x in cells]
+        arrays = tuple(np.array(runs, np.int32).T), jnp.float32(first["temperature"])
+        logps = np.asarray(policies.train(references, data, *arrays, **c.losses, **c.optimizer))
+        return [
+            {
+                **cell,
+                **policies.measure(logps[i], problems[seed].best(problems[seed].held_out)),
+                "reference_win_mass": measured[seed],
+            }
+            for i, (cell, (seed, _)) in enumerate(zip(cells, runs, strict=True))
+        ]
+
+    def _problems(self, candidates: int) -> list[bandits.Bandit]:
+        return [bandits.bandit(seed, candidates, **self.config.bandit) for seed in self.config.seeds]
+
+    def _references(self, candidates: int, hidden: int) -> tuple[policies.Params, list[float]]:
+        """Reference parameters stacked over seeds, and the WinMass of each."""
+        c, trained, measured = self.config, [], []
+        for problem in self.problems(candidates):
+            params = policies.initial(problem.seed, c.bandit.dimension, hidden, candidates)
+            order = self._batches(problem.seed, "reference order", c.training.reference_steps)
+            params = policies.pretrain(params, problem.clean, problem.best(problem.clean), order, **c.optimizer)
+            logps = np.asarray(policies.log_policy(params, problem.held_out))
+            trained.append(params)
+            measured.append(policies.measure(logps, problem.best(problem.held_out))["win_mass"])
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *trained), measured
+
+    def _data(self, problem: bandits.Bandit, keywords: Mapping[str, float]) -> tuple[np.ndarray, ...]:
+        """The fields of `adpo_noise_policy.Data`."""
+        c = self.config
+        order = self._batches(problem.seed, "order", c.training.steps)
+        order = order.reshape(-1, c.bandit.contexts // c.training.batch_size, c.training.batch_size)
+        candidates = problem.outer.shape[-1]
+        count = candidates * (candidates - 1) // 2
+        pair = bandits.stream(problem.seed, "pair").integers(0, count, order.shape, np.int32)
+        return *bandits.observe(problem, **keywords), order, pair, problem.held_out
+
+    def _batches(self, seed: int, name: str, steps: int) -> np.ndarray:
+        size = self.config.training.batch_size
+        return bandits.batches(seed, name, contexts=self.config.bandit.contexts, batch_size=size, steps=steps)
+
+
+def run(config: ConfigDict, ledger: Ledger) -> list[Cell]:
+    """Computes the rows that are missing, two programs at a time, and returns all rows of this config."""
+    wanted = cells(config)
+    missing = ledger.missing(wanted)
+    programs: dict[tuple[int, int], dict[tuple[Any, ...], list[Cell]]] = {}
+    for cell in missing:
+        program = programs.setdefault((cell["candidates"], cell["hidden"]), {})
+        program.setdefault(tuple(cell[key] for key in GROUP), []).append(dict(cell))
+    runner = Runner(config)
+    progress = Progress(len(wanted), done=len(wanted) - len(missing), label="ADPO bandits", unit="fit", interval=15)
+
+    def work(program: Mapping[tuple[Any, ...], Sequence[Cell]]) -> None:
+        for group in program.values():
+            for row in runner.rows(group):
+                ledger.add(row)
+            progress.update(len(wanted) - len(ledger.missing(wanted)))
+
+    with progress, ThreadPoolExecutor(2) as pool:
+        progress.update(progress.done, "compiling" if missing else "")
+        for _ in pool.map(work, sorted(programs.values(), key=len, reverse=True)):
+            pass
+    return ledger.select(wanted)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    options, _ = parse_options(sys.argv[1:] if argv is None else argv, USAGE)
+    size = "full" if options["full"] else "smoke" if options["smoke"] else "default"
+    workdir = Path(options["workdir"] or f"runs/adpo_noise{'' if size == 'default' else f'_{size}'}")
+    start, config = time.monotonic(), get_config(size)
+    write_config: Mapping[str, Any] = {**config.to_dict(), "corruptions": bandits.CORRUPTIONS}
+    ledger = Ledger(workdir / "metrics.jsonl", KEYS)
+    write_atomically(workdir / "config.json", to_json(write_config))
+    print(reports.write(config, run(config, ledger), workdir))
+    names = "metrics.jsonl table.md table.csv plot.png"
+    print(f"{workdir}: {names} ({size}, {time.monotonic() - start:.0f} s)")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except errors.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
