@@ -13,7 +13,8 @@ Chowdhury et al., *Provably Robust DPO*, arXiv:2403.00409. ``:smoke`` takes seco
 from ml_collections import ConfigDict
 
 from rlx import sweep as sweeps
-from rlx.train.smoke import letter_pairs, shrink
+from rlx.data.letters import letter_pairs
+from rlx.train.smoke import shrink
 
 RATES = (0.0, 0.2, 0.4)
 

@@ -36,6 +36,19 @@ current and that every case passes, value and gradient (`tests/conformance_test.
 """
 ARXIV = "arXiv:"
 PARTS = ("labels", "links", "scores", "compare", "ratios", "surrogates", "select", "weights", "regularize", "signals")
+COLUMNS = (
+    "name",
+    "kind",
+    "equation",
+    "preset",
+    "reads",
+    "parts",
+    "config",
+    "paper",
+    "provenance",
+    "cases",
+    "elsewhere",
+)
 TITLES = {
     "pairwise": "Pairs and single responses",
     "token_level": "Tokens, trees and the making of pairs",
@@ -126,21 +139,8 @@ def render() -> str:
         f"{len(catalog.CATALOG)} names on {functions} functions; {total} golden cases in "
         f"{len(list(VECTORS.glob('*.json')))} vector files.\n"
     ]
-    columns = [
-        "name",
-        "kind",
-        "equation",
-        "preset",
-        "reads",
-        "parts",
-        "config",
-        "paper",
-        "provenance",
-        "cases",
-        "elsewhere",
-    ]
     for family, entries in catalog.FAMILIES.items():
-        text += [f"\n## {TITLES[family]}\n", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+        text += [f"\n## {TITLES[family]}\n", f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|"]
         text += [row(name) for name in sorted(entries)]
     exempt = [
         f"* `{name}` is exempt from *{label.replace('_', ' ')}*: {reason}."

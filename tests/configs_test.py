@@ -11,7 +11,7 @@ from rlx.errors import UserError
 from rlx.sweep.plan import make_plan
 from rlx.train import assemble
 from rlx.train.main import train
-from rlx.train.smoke import letter_pairs, shrink
+from rlx.train.smoke import shrink
 
 FOLDER = Path(__file__).parents[1] / "configs"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -75,11 +75,3 @@ def test_the_noise_sweep_tells_each_method_the_rate():
 def test_unknown_arguments_are_named():
     with pytest.raises(UserError, match=r"'smok'\. Did you mean 'smoke'"):
         shrink(configs.load(str(FOLDER / "sft.py")), "smok")
-
-
-def test_letter_pairs_are_what_they_say():
-    rows = letter_pairs(50, seed=3)
-    assert rows == letter_pairs(50, seed=3) != letter_pairs(50, seed=4)
-    for row in rows:
-        wanted = row["prompt"][0]
-        assert row["chosen"].count(wanted) > row["rejected"].count(wanted)

@@ -9,7 +9,7 @@ from rlx.errors import UserError
 from rlx.report.rows import read_rows
 from rlx.train.main import train
 from rlx.train.restore import restore
-from rlx.train.smoke import letter_pairs
+from rlx.data.letters import letter_pairs
 
 METRICS = ("reward_accuracy", "reward_accuracy_low", "loss", "reward_margin", "examples")
 

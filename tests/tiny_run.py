@@ -9,7 +9,7 @@ import pytest
 
 def tiny_config(**changes: Any) -> dict[str, Any]:
     """SFT, then DPO with the reference in every step; ``changes`` take the place of top-level keys."""
-    from rlx.train.smoke import letter_pairs  # a test that needs no training need not import it
+    from rlx.data.letters import letter_pairs  # a test that needs no training need not import it
 
     optimizer = {"name": "adamw", "learning_rate": 1e-2, "schedule": "cosine", "warmup_steps": 1, "clip_norm": 1.0}
     stage = {

@@ -10,7 +10,7 @@ from rlx.data import pipeline, tokenizers
 from rlx.report.rows import read_rows
 from rlx.train import reference
 from rlx.train.main import train
-from rlx.train.smoke import letter_pairs
+from rlx.data.letters import letter_pairs
 
 PARAMS = {"a": np.ones((2, 2), np.float32), "b": np.zeros(3, np.float32)}
 
