@@ -7,10 +7,10 @@ import pytest
 
 from rlx.build import build
 from rlx.data import pipeline, tokenizers
+from rlx.data.letters import letter_pairs
 from rlx.report.rows import read_rows
 from rlx.train import reference
 from rlx.train.main import train
-from rlx.data.letters import letter_pairs
 
 PARAMS = {"a": np.ones((2, 2), np.float32), "b": np.zeros(3, np.float32)}
 
