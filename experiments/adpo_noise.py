@@ -17,10 +17,10 @@ that are missing. No hyperparameter was tuned: what the paper does not say was f
 """
 
 import functools
+import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,11 @@ from experiments import adpo_noise_report as reports
 from experiments.ledger import Ledger
 from rlx import errors
 from rlx.config import config_hash, parse_options, to_json
-from rlx.report.progress import Progress
 from rlx.report.rows import write_atomically
 
 USAGE = __doc__.split("\n\n", 2)[2]
-GROUP = ("config", "candidates", "temperature", "hidden", "corruption", "severity")
-KEYS = (*GROUP, "method", "pairs", "seed")
+SCENARIO = ("candidates", "temperature", "hidden", "corruption", "severity")
+KEYS = ("config", *SCENARIO, "method", "pairs", "seed")
 Cell = dict[str, Any]
 
 
@@ -51,6 +50,7 @@ def get_config(size: str = "default") -> ConfigDict:
             "size": size,
             "seeds": tuple(range(10)),
             "settings": ((8, 0.2), (4, 0.5)),
+            "crossed": ((8, 0.5), (4, 0.2)),
             "hidden": 64,
             "capacity": {"hidden": (64, 128, 256), "severities": ("medium",)},
             "bandit": {"dimension": 8, "units": 32, "contexts": 256, "held_out": 2000},
@@ -60,10 +60,10 @@ def get_config(size: str = "default") -> ConfigDict:
         }
     )
     if size == "full":
-        config.update({"seeds": tuple(range(20)), "settings": ((8, 0.2), (8, 0.5), (4, 0.2), (4, 0.5))})
+        config.update({"seeds": tuple(range(20)), "settings": ((8, 0.2), (8, 0.5), (4, 0.2), (4, 0.5)), "crossed": ()})
         config.capacity.severities = bandits.SEVERITIES
     if size == "smoke":
-        config.update({"seeds": (1000, 1001), "settings": ((3, 0.5),), "hidden": 8})
+        config.update({"seeds": (1000, 1001), "settings": ((3, 0.5),), "crossed": (), "hidden": 8})
         config.capacity.hidden = (8,)
         config.bandit.update({"contexts": 16, "held_out": 50})
         config.training.update({"steps": 8, "reference_steps": 4, "batch_size": 8})
@@ -77,7 +77,7 @@ def cells(config: ConfigDict) -> list[Cell]:
     return [
         dict(zip(KEYS, (settings, *setting, hidden, corruption, severity, *learner, seed), strict=True))
         for hidden in sorted({config.hidden, *config.capacity.hidden})
-        for setting in config.settings
+        for setting in (*config.settings, *(config.crossed if hidden == config.hidden else ()))
         for corruption in bandits.CORRUPTIONS
         for severity in (bandits.SEVERITIES if hidden == config.hidden else config.capacity.severities)
         for learner in policies.LEARNERS
@@ -86,31 +86,42 @@ def cells(config: ConfigDict) -> list[Cell]:
 
 
 class Runner:
-    """Computes the rows of a scenario at once; problems and reference policies are made once for all scenarios."""
+    """Computes rows, all of a scenario at once; problems and reference policies are made once for all scenarios."""
 
     def __init__(self, config: ConfigDict):
         self.config = config
         self.problems = functools.cache(self._problems)
         self.references = functools.cache(self._references)
+        self.scenario = functools.lru_cache(4)(self._scenario)  # two programs run side by side
 
-    def rows(self, cells: Sequence[Cell]) -> list[Cell]:
-        """The rows of cells that differ in nothing but method and seed."""
-        c, first = self.config, cells[0]
-        problems = self.problems(first["candidates"])
-        references, measured = self.references(first["candidates"], first["hidden"])
-        keywords = bandits.CORRUPTIONS[first["corruption"]][bandits.SEVERITIES.index(first["severity"])]
+    def program(self, cell: Mapping[str, Any]) -> tuple[int, int]:
+        """The shape that is compiled for."""
+        return cell["candidates"], cell["hidden"]
+
+    def row(self, cell: Mapping[str, Any]) -> Cell:
+        """The measures of a cell."""
+        found = self.scenario(*(cell[key] for key in SCENARIO))
+        return found[cell["method"], cell["pairs"], cell["seed"]]
+
+    def _scenario(
+        self, candidates: int, temperature: float, hidden: int, corruption: str, severity: str
+    ) -> dict[tuple[str, str, int], Cell]:
+        """Measures of every learner and seed in a scenario."""
+        c, problems = self.config, self.problems(candidates)
+        references, reference_mass = self.references(candidates, hidden)
+        keywords = bandits.CORRUPTIONS[corruption][bandits.SEVERITIES.index(severity)]
         data = policies.Data(*map(np.stack, zip(*(self._data(p, keywords) for p in problems), strict=True)))
-        runs = [(c.seeds.index(x["seed"]), policies.LEARNERS.index((x["method"], x["pairs"]))) for x in cells]
-        arrays = tuple(np.array(runs, np.int32).T), jnp.float32(first["temperature"])
-        logps = np.asarray(policies.train(references, data, *arrays, **c.losses, **c.optimizer))
-        return [
-            {
-                **cell,
-                **policies.measure(logps[i], problems[seed].best(problems[seed].held_out)),
-                "reference_win_mass": measured[seed],
+        runs = [*itertools.product(range(len(policies.LEARNERS)), range(len(problems)))]
+        learner, seed = np.array(runs, np.int32).T
+        arguments = references, data, (seed, learner), jnp.float32(temperature)
+        logps = np.asarray(policies.train(*arguments, **c.losses, **c.optimizer))
+        return {
+            (*policies.LEARNERS[i], c.seeds[j]): {
+                **policies.measure(own, problems[j].best(problems[j].held_out)),
+                "reference_win_mass": reference_mass[j],
             }
-            for i, (cell, (seed, _)) in enumerate(zip(cells, runs, strict=True))
-        ]
+            for (i, j), own in zip(runs, logps, strict=True)
+        }
 
     def _problems(self, candidates: int) -> list[bandits.Bandit]:
         return [bandits.bandit(seed, candidates, **self.config.bandit) for seed in self.config.seeds]
@@ -142,40 +153,17 @@ class Runner:
         return bandits.batches(seed, name, contexts=self.config.bandit.contexts, batch_size=size, steps=steps)
 
 
-def run(config: ConfigDict, ledger: Ledger) -> list[Cell]:
-    """Computes the rows that are missing, two programs at a time, and returns all rows of this config."""
-    wanted = cells(config)
-    missing = ledger.missing(wanted)
-    programs: dict[tuple[int, int], dict[tuple[Any, ...], list[Cell]]] = {}
-    for cell in missing:
-        program = programs.setdefault((cell["candidates"], cell["hidden"]), {})
-        program.setdefault(tuple(cell[key] for key in GROUP), []).append(dict(cell))
-    runner = Runner(config)
-    progress = Progress(len(wanted), done=len(wanted) - len(missing), label="ADPO bandits", unit="fit", interval=15)
-
-    def work(program: Mapping[tuple[Any, ...], Sequence[Cell]]) -> None:
-        for group in program.values():
-            for row in runner.rows(group):
-                ledger.add(row)
-            progress.update(len(wanted) - len(ledger.missing(wanted)))
-
-    with progress, ThreadPoolExecutor(2) as pool:
-        progress.update(progress.done, "compiling" if missing else "")
-        for _ in pool.map(work, sorted(programs.values(), key=len, reverse=True)):
-            pass
-    return ledger.select(wanted)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     options, _ = parse_options(sys.argv[1:] if argv is None else argv, USAGE)
     size = "full" if options["full"] else "smoke" if options["smoke"] else "default"
     workdir = Path(options["workdir"] or f"runs/adpo_noise{'' if size == 'default' else f'_{size}'}")
     start, config = time.monotonic(), get_config(size)
-    write_config: Mapping[str, Any] = {**config.to_dict(), "corruptions": bandits.CORRUPTIONS}
     ledger = Ledger(workdir / "metrics.jsonl", KEYS)
-    write_atomically(workdir / "config.json", to_json(write_config))
-    print(reports.write(config, run(config, ledger), workdir))
+    write_atomically(workdir / "config.json", to_json({**config.to_dict(), "corruptions": bandits.CORRUPTIONS}))
+    runner = Runner(config)
+    rows = ledger.fill(cells(config), runner.program, runner.row, label="ADPO bandits", interval=15)
+    print(reports.write(config, rows, workdir))
     names = "metrics.jsonl table.md table.csv plot.png"
     print(f"{workdir}: {names} ({size}, {time.monotonic() - start:.0f} s)")
 

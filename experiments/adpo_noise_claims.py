@@ -29,9 +29,9 @@ class Statement(NamedTuple):
     claim: claims.Claim
 
 
-def views(config: ConfigDict) -> list[tuple[int, float, str]]:
-    """All views of a config."""
-    return [(*setting, pairs) for setting in config.settings for pairs in ("all", "one")]
+def views(settings: Sequence[tuple[int, float]]) -> list[tuple[int, float, str]]:
+    """All views of settings, which are pairs of K and the temperature."""
+    return [(*setting, pairs) for setting in settings for pairs in ("all", "one")]
 
 
 def seen(rows: Sequence[Row], view: tuple[int, float, str]) -> list[Row]:

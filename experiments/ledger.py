@@ -64,8 +64,8 @@ class Ledger:
           unit: what a row is called there.
           interval: seconds between its lines in a log.
         """
-        missing = self.missing(cells)
-        progress = Progress(len(cells), done=len(cells) - len(missing), label=label, unit=unit, interval=interval)
+        missing, done = self.missing(cells), self.select(cells)
+        progress = Progress(len(cells), done=len(done), label=label, unit=unit, interval=interval)
         progress.update(progress.done, "compiling" if missing else "")
         programs: dict[Hashable, list[Mapping[str, Any]]] = {}
         for cell in missing:
@@ -74,7 +74,8 @@ class Ledger:
         def work(own: Sequence[Mapping[str, Any]]) -> None:
             for cell in own:
                 self.add({**cell, **row(cell)})
-                progress.update(len(cells) - len(self.missing(cells)))
+                done.append(dict(cell))  # counted here: asking for what is missing after each of N rows would take N^2
+                progress.update(len(done))
 
         with progress, ThreadPoolExecutor(2) as pool:
             for _ in pool.map(work, sorted(programs.values(), key=len, reverse=True)):
