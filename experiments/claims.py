@@ -93,6 +93,44 @@ def counted(claim: str, holds: Sequence[bool], least: int, of: str = "cells") ->
     return Claim(claim, measured, f"in >= {least} of {len(holds)} {of}", reached)
 
 
+def every(
+    claim: str,
+    rows: Iterable[Row],
+    metric: str,
+    cell: Cell,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    per: str = "seed",
+) -> Claim:
+    """The counting claim that ``metric`` lies in ``[low, high]`` on every seed; the measure is the worst of them.
+
+    >>> rows = [{"seed": s, "x": 0.9 + s / 100} for s in range(5)]
+    >>> every("x", rows, "x", {}, low=0.92).row()["reproduced if"], every("x", rows, "x", {}, low=0.92).measured.mean
+    ('>= 0.92 on all 5', 0.9)
+    """
+    values, _ = paired(rows, metric, cell, cell, per)
+    worst = max(values, key=lambda value: math.inf if math.isnan(value) else max(low - value, value - high))
+    measured = Interval(worst, math.nan, math.nan, len(values))
+    rule = f"{_range(low, high)} on all {len(values)}"
+    return Claim(claim, measured, rule, "reproduced" if low <= worst <= high else "not reproduced")
+
+
+def mean_within(
+    claim: str,
+    rows: Iterable[Row],
+    metric: str,
+    cell: Cell,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    per: str = "seed",
+) -> Claim:
+    """The claim that the mean of ``metric`` over the seeds lies in ``[low, high]``."""
+    measured = mean_interval(paired(rows, metric, cell, cell, per)[0])
+    return Claim(claim, measured, f"mean {_range(low, high)}", within(measured, low, high))
+
+
 def within(measured: Interval, low: float, high: float) -> Verdict:
     """Whether an interval says that a quantity lies in ``[low, high]``: inside, outside, or across an end.
 
@@ -121,6 +159,12 @@ def paired(
             f"{metric} of {dict(ours)} and {dict(theirs)} cannot be paired: {per} {[*left]} and {[*right]}."
         )
     return [left[key] for key in sorted(left)], [right[key] for key in sorted(left)]
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(high):
+        return f">= {low:g}"
+    return f"<= {high:g}" if math.isinf(low) else f"in [{low:g}, {high:g}]"
 
 
 def _matches(row: Row, cell: Cell) -> bool:

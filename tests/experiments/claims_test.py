@@ -59,3 +59,14 @@ def test_equal_is_judged_on_every_seed() -> None:
 def test_unpaired_seeds_are_an_error(theirs: list[float]) -> None:
     with pytest.raises(UserError, match=r"x of .* cannot be paired: seed \[0, 1\] and \["):
         claims.greater("a > b", rows(a=[1.0, 2.0], b=theirs), "x", A, B)
+
+
+def test_every_seed_and_the_mean() -> None:
+    data = rows(a=[0.9, 1.0, 1.1, 1.0])
+    assert claims.every("all", data, "x", A, low=0.8, high=1.2).verdict == "reproduced"
+    found = claims.every("all", data, "x", A, high=1.05)
+    assert found.verdict == "not reproduced" and found.measured.mean == 1.1
+    assert claims.every("all", rows(a=[1.0, math.nan]), "x", A).verdict == "not reproduced"
+    assert claims.mean_within("mean", data, "x", A, high=1.2).verdict == "reproduced"
+    assert claims.mean_within("mean", data, "x", A, low=1.05, high=9).verdict == "inconclusive"
+    assert claims.mean_within("mean", data, "x", A, low=2).verdict == "not reproduced"
