@@ -59,9 +59,22 @@ def declared(table: dict[str, Any], method: str, name: str, default: Any) -> Any
     return table.get(f"{method}/{name}", table.get(method, default))
 
 
+def is_ragged(value: Any) -> bool:
+    """Whether nested lists make no array: rows of different lengths."""
+    try:
+        return np.asarray(value).dtype == object
+    except ValueError:
+        return True
+
+
 def difference(method: str, name: str, actual: Any, expected: Any) -> str | None:
     """None when an array agrees with the vector, elementwise; else what is wrong with it, in a line."""
     expected = numbers(expected)
+    if is_ragged(expected):
+        if len(actual) != len(expected):
+            return f"{name}: got {len(actual)} rows, want {len(expected)}"
+        rows = (difference(method, f"{name}[{i}]", *pair) for i, pair in enumerate(zip(actual, expected, strict=True)))
+        return next(filter(None, rows), None)
     if np.asarray(expected).dtype.kind not in "biuf":
         return None if actual == expected else f"{name}: got {actual!r}, want {expected!r}"
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
@@ -192,6 +205,13 @@ def test_numbers_that_json_lacks() -> None:
     assert to_array(["a", "b"]) == ["a", "b"] and to_array([[1], [1, 2]]) == [[1], [1, 2]]
     assert difference("dpo", "x", [np.nan, np.inf], [None, "inf"]) is None
     assert difference("dpo", "x", [np.inf, np.inf], [None, "inf"]) is not None
+
+
+def test_rows_of_different_lengths():
+    rows = [[1.0], [1.0, 2.0]]
+    assert difference("dpo", "x", [np.array(row) for row in rows], rows) is None
+    assert difference("dpo", "x", [[1.0], [1.0, 3.0]], rows).startswith("x[1][1]: got")
+    assert difference("dpo", "x", [[1.0]], rows) == "x: got 1 rows, want 2"
 
 
 def test_a_folder_fails_by_file(tmp_path: Path) -> None:

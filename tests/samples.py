@@ -14,8 +14,23 @@ from rlx.types import VOCABULARY
 
 SIZES = {"K": 3, "T": 5, "V": 7, "E": 4, "D": 6, "J": 2, "S": 4, "N": 5}
 ROWS = 4
-INTEGERS = {"lengths": (1, 9), "tokens": (0, SIZES["V"]), "targets": (0, SIZES["V"]), "index": (0, 50)}
-PROBABILITIES = ("preference_probs", "label_table", "win_rates", "preferences")
+INTEGERS = {
+    "lengths": (1, 9),
+    "tokens": (0, SIZES["V"]),
+    "targets": (0, SIZES["V"]),
+    "index": (0, 50),
+    "step_ends": (-1, SIZES["T"]),
+    "user_ids": (0, 3),
+}
+PROBABILITIES = (
+    "preference_probs",
+    "label_table",
+    "win_rates",
+    "preferences",
+    "judge_probs",
+    "predicted_probs",
+    "target_probs",
+)
 
 
 def entry(name: str) -> rlx.catalog.Entry:
@@ -23,9 +38,10 @@ def entry(name: str) -> rlx.catalog.Entry:
 
 
 def keywords(name: str) -> dict[str, Any]:
-    """The preset of a name, and a key where the function draws random numbers."""
+    """The preset of a name, and what has no default: a key for random numbers, the size of the vocabulary."""
     known = method.keywords_of(entry(name).function)
-    return dict(entry(name).preset) | ({"key": jax.random.PRNGKey(0)} if "key" in known else {})
+    given = {"key": jax.random.PRNGKey(0), "vocab_size": SIZES["V"]}
+    return dict(entry(name).preset) | {keyword: value for keyword, value in given.items() if keyword in known}
 
 
 def array_names(name: str) -> tuple[str, ...]:

@@ -40,3 +40,26 @@ def squared(target: float) -> Link:
     Array(9., dtype=float32, weak_type=True)
     """
     return lambda margin: jnp.square(margin - target)
+
+
+def regression(target: float) -> Link:
+    r""":math:`(m - t)^2/2`: a margin is asked to be t.
+
+    >>> print(regression(10.0)(8.0))
+    2.0
+    """
+    return lambda margin: jnp.square(margin - target) / 2
+
+
+def smooth_hinge(gamma: float) -> Link:
+    r"""The hinge with a quadratic over its first gamma: for :math:`u = 1 - m`, 0, :math:`u^2/2\gamma`, :math:`u-\gamma/2`.
+
+    >>> print(smooth_hinge(2.0)(jnp.array([2.0, 0.0, -4.0])))
+    [0.   0.25 4.  ]
+    """
+
+    def link(margin: Array) -> Array:
+        short = jnp.where(margin < 1, 1 - margin, 0)
+        return jnp.where(short < gamma, jnp.square(jnp.minimum(short, gamma)) / (2 * gamma), short - gamma / 2)
+
+    return link
