@@ -17,7 +17,7 @@ def mnpo(hyper: Hyper, inputs: Inputs) -> Outputs:
     """The official code reads as many opponents as ``max_history_t`` says, and no weights at all as equal ones."""
     policy, reference = stack(inputs, "policy_{}_logps"), stack(inputs, "reference_{}_logps")
     history = stack(inputs, "history_{}_logps") if "history_chosen_logps" in inputs else policy[None, :0]
-    opponents = jnp.moveaxis(history.reshape(-1, *policy.shape), 0, 1)[:, : hyper["max_history_t"]]
+    opponents = jnp.moveaxis(history.reshape(len(history), *policy.shape), 0, 1)[:, : hyper["max_history_t"]]
     keywords = {"eta": hyper["eta"], "ratio": hyper["ratio"], "weights": hyper.get("weights") or None}
     arrays = policy, reference, opponents
     reported = rewards(hyper["beta"] * jax.lax.stop_gradient(scores.log_ratio(policy, reference)))
@@ -152,3 +152,7 @@ EAGER = {
     "spo_minimaximalist": spo_minimaximalist,
 }
 ADAPTERS = {name: compiled(adapter) for name, adapter in EAGER.items()}
+
+_VALUES = (1e-9, 1e-14, "the reference subtracts two values of the game, whose rounding stays however small the gap is")
+_EXACT = ("online_ipo_omd", "online_ipo", "nash_md_regression", "nash_md_pg_tabular", "egpo")
+TOLERANCES = {f"{_name}/duality_gap_after_step": _VALUES for _name in _EXACT}
