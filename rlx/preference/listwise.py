@@ -124,3 +124,28 @@ def listmle(scores: Array, labels: Array, *, where: Array | None = None, reduce:
     check_shapes(scores=scores, labels=labels, where=where)
     terms, real = compare.plackett_luce(scores, compare.descending(labels, where), where)
     return aggregate.finish(numerics.sum(terms, -1, where=real), compare.list_where(where), reduce)
+
+
+def listnet(scores: Array, labels: Array, *, where: Array | None = None, reduce: Reduce | None = mean) -> Array:
+    r"""ListNet: cross-entropy of the softmax of the scores with the softmax of the labels.
+
+    .. math:: \ell = -\sum_i \mathrm{softmax}(y)_i\log\mathrm{softmax}(s)_i
+
+    Args:
+      scores: ``[..., K]`` scores of the model.
+      labels: ``[..., K]`` graded relevance; a constant.
+      where: ``[..., K]`` real candidates.
+      reduce: how lists become one number; None gives ``[...]``.
+
+    Raises:
+      UserError: the shapes disagree.
+
+    >>> print(f"{listnet(jnp.array([0.0, 0.0]), jnp.array([3.0, 1.0])):.4f}")
+    0.6931
+
+    References:
+      Cao et al., *Learning to Rank: From Pairwise Approach to Listwise Approach*, ICML 2007.
+    """
+    check_shapes(scores=scores, labels=labels, where=where)
+    target = adpo_target(labels, beta_r=1.0, where=where)
+    return aggregate.finish(compare.cross_entropy(scores, target, where), compare.list_where(where), reduce)
