@@ -24,6 +24,9 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "lengths": ("...K", "response tokens"),
     "rewards": ("...K", "reward of a response"),
     "scores": ("...K", "model scores to be ranked, or teacher scores"),
+    "step_values": ("...K", "search value or visit count, at least 0, of the step a response goes on with"),
+    "policy_errors": ("...K", "mean squared error of the noise that the policy predicts"),
+    "reference_errors": ("...K", "the same under the reference policy"),
     "correct": ("...K", "0/1 verdict"),
     "labels": ("...K", "desirable (1) or not (0); graded relevance"),
     "ranks": ("...K", "rank of a candidate, 1 for the best"),
@@ -51,6 +54,11 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "reference_logprobs": ("...KT", "the same under the reference policy"),
     "rollout_logprobs": ("...KT", "the same as the sampler recorded them"),
     "entropy": ("...KT", "entropy of the policy at the token"),
+    "renyi2": ("...KT", "Renyi entropy of order 2 of the policy at the token, -log sum p^2"),
+    "token_kl": ("...KT", "KL from the reference policy to the policy at the token"),
+    "reward_masks": ("...KT", "weight, at least 0, of the token's log-ratio"),
+    "kl_masks": ("...KT", "weight, at least 0, of the token's KL"),
+    "activations": ("...KT", "mean over the hidden dimension of the reference's activations at the token"),
     "advantages": ("...KT", "advantage, broadcast over tokens where its last axis is 1"),
     "weights": ("...KT", "rollout importance weights of the tokens, broadcast where the last axis is 1"),
     "values": ("...KT", "value head"),
@@ -67,9 +75,11 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "targets": ("...", "true class or token"),
     "policy_logits": ("...KTV", "policy logits"),
     "reference_logits": ("...KTV", "reference logits"),
+    "reference_states": ("...KTD", "last hidden states of the reference policy"),
     # anchor states, rollout trees, ragged groups
     "state_ids": ("...KS", "anchor state of a step"),
     "tree_parent": ("...N", "parent of a node in a rollout tree"),
+    "node_values": ("...N", "value of a node of a tree"),
     "group_where": ("...K", "real members of a ragged group"),
 }
 """Name -> (shape, meaning). K candidates, T tokens, V vocabulary, J opponents, E embedding, S steps, N nodes."""

@@ -30,6 +30,8 @@ PROBABILITIES = (
     "judge_probs",
     "predicted_probs",
     "target_probs",
+    "reward_masks",
+    "kl_masks",
 )
 
 
