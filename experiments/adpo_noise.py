@@ -7,9 +7,10 @@ for on these they depend.
 
   python -m experiments.adpo_noise [--full] [--smoke] [--workdir=DIR]
 
-  (nothing)   12 scenarios x 10 seeds x 7 losses at K = 8, temperature 0.2 and at K = 4, temperature 0.5, hidden 64;
-              hidden 128 and 256 at medium severity; about five minutes on 2 cores
-  --full      20 seeds, all four combinations of K and temperature, all sizes in all scenarios; about an hour
+  (nothing)   12 scenarios x 10 seeds x 7 losses, pairwise ones on all pairs of a list and on one; K = 8, temperature
+              0.2 and K = 4, temperature 0.5, and these crossed; hidden 64, at medium severity also 128 and 256; about
+              six minutes on 2 cores
+  --full      20 seeds, claims and all sizes at all four combinations and in all scenarios; about an hour
   --smoke     a few steps at tiny sizes in seconds, without a verdict
 
 writes metrics.jsonl (a row per seed and cell), table.md, table.csv and plot.png; a second call computes only the rows

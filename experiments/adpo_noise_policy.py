@@ -28,7 +28,7 @@ class Lists(NamedTuple):
     Attributes:
       policy: ``[B, K]`` log-probabilities.
       reference: ``[B, K]`` those of the anchor.
-      old: ``[B, K]`` those of the policy at the start of the pass over the data.
+      old: ``[B, K]`` those of the policy at the start of the pass over the data; only `ppo` is given them.
       scores: ``[B, K]`` observed rewards, standardised.
       smoothed: ``[B, K]`` their CDF-logit smoothing.
       pair: ``[B]`` which one of all pairs the learners of one pair see.
@@ -181,7 +181,7 @@ def train(
 
     def one(run: tuple[Array, Array]) -> Array:
         reference, own = jax.tree.map(lambda x: x[run[0]], (references, data))
-        anchor, smoothed = log_policy(reference, own.contexts), rlx.adpo_kde_advantage(own.scores)
+        anchor, smoothed = log_policy(reference, own.contexts), rlx.adpo_kde_advantage(own.scores)[..., 0]
 
         def loss(params: Params, batch: tuple[Array, Array], old: Array) -> Array:
             index, pair = batch
