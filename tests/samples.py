@@ -21,6 +21,8 @@ INTEGERS = {
     "index": (0, 50),
     "step_ends": (-1, SIZES["T"]),
     "user_ids": (0, 3),
+    "ranks": (1, SIZES["K"] + 1),
+    "format_status": (0, 3),
 }
 PROBABILITIES = (
     "preference_probs",
