@@ -5,11 +5,11 @@ import json
 import pytest
 
 from rlx import evaluate
+from rlx.data.letters import letter_pairs
 from rlx.errors import UserError
 from rlx.report.rows import read_rows
 from rlx.train.main import train
 from rlx.train.restore import restore
-from rlx.data.letters import letter_pairs
 
 METRICS = ("reward_accuracy", "reward_accuracy_low", "loss", "reward_margin", "examples")
 
