@@ -119,4 +119,4 @@ def extremes(x: Array, *, where: Array, axis_name: numerics.AxisName = None) -> 
     everything, selected = (numerics.gather(y.ravel(), axis_name) for y in (x, where))
     low = numerics.clean(everything, selected, jnp.inf).min()
     high = numerics.clean(everything, selected, -jnp.inf).max()
-    return tuple(numerics.clean(edge, selected.any()) for edge in (low, high))
+    return numerics.clean(low, selected.any()), numerics.clean(high, selected.any())

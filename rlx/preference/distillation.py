@@ -304,7 +304,8 @@ def dist(
     student, taught, targets, _ = _examples(logits, teacher_logits, targets, where)
     p, q = (numerics.softmax(x / temperature) for x in (student, taught))
     rows = None if where is None else jnp.ravel(where)[:, None]
-    columns = correlation(*(x.reshape(-1, x.shape[-1]) for x in (p, q)), 0, where=rows, axis_name=axis_name)
+    classes = p.shape[-1]
+    columns = correlation(p.reshape(-1, classes), q.reshape(-1, classes), 0, where=rows, axis_name=axis_name)
     apart = beta * (1 - correlation(p, q, -1)) + gamma * (1 - columns.mean())
     losses = alpha * negative_log_likelihood(student, targets) + temperature**2 * apart
     return aggregate.finish(losses, where, reduce)

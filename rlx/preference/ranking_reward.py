@@ -86,5 +86,5 @@ def jensen_shannon(p: Array, q: Array, *, where: Array | None = None) -> Array:
     0.6931
     """
     p, q = (numerics.clean(numerics.accumulate(x), where) for x in (p, q))
-    terms = [x * jnp.log(jnp.where(x > 0, x / jnp.where(x > 0, (p + q) / 2, 1), 1)) for x in (p, q)]
-    return numerics.sum(sum(terms), -1, where=where) / 2
+    of_p, of_q = (x * jnp.log(jnp.where(x > 0, x / jnp.where(x > 0, (p + q) / 2, 1), 1)) for x in (p, q))
+    return numerics.sum(of_p + of_q, -1, where=where) / 2
