@@ -19,6 +19,7 @@ INTEGERS = {
     "tokens": (0, SIZES["V"]),
     "targets": (0, SIZES["V"]),
     "index": (0, 50),
+    "set_ids": (0, 2),
     "step_ends": (-1, SIZES["T"]),
     "user_ids": (0, 3),
     "ranks": (1, SIZES["K"] + 1),
@@ -27,6 +28,7 @@ INTEGERS = {
 PROBABILITIES = (
     "preference_probs",
     "label_table",
+    "ensemble_probs",
     "win_rates",
     "preferences",
     "judge_probs",
