@@ -1,7 +1,8 @@
 """Preference losses that read tokens."""
 
 from rlx.catalog.entry import Entry
-from rlx.preference import token_level
+from rlx.method import Coupled
+from rlx.preference import segments, token_level, weighted_tokens
 
 ENTRIES: dict[str, Entry] = {
     "tdpo": Entry(
@@ -18,5 +19,48 @@ ENTRIES: dict[str, Entry] = {
         provenance="official code",
         equation="-log s(beta (m - (K_l - K_w))), K = sum_t KL(ref || pi)",
         vectors=("tdpo",),
+    ),
+    "ld_dpo": Entry(
+        weighted_tokens.ld_dpo,
+        kind="loss",
+        paper="arXiv:2409.06411",
+        provenance="peer library",
+        equation="-log s(beta (s_w - s_l)), s = sum_{t<=L} d_t + alpha sum_{t>L} d_t, L = min(|w|, |l|)",
+        aliases={"trl": "sigmoid with ld_alpha"},
+    ),
+    "wpo": Entry(
+        weighted_tokens.wpo,
+        kind="loss",
+        paper="arXiv:2406.11827",
+        provenance="peer library",
+        equation="-w_w w_l log s(beta m), w = exp mean_t [log pi(y_t) - log sum_v pi(v)^2]",
+        aliases={"trl": "sigmoid with use_weighting"},
+    ),
+    "cpl": Entry(
+        segments.cpl,
+        kind="loss",
+        paper="arXiv:2310.13639",
+        provenance="official code",
+        equation="-q log s(s_1 - lambda s_2) - (1-q) log s(s_2 - lambda s_1) - c mean log pi, s = alpha sum_t log pi",
+        coupling="batch",
+        coupled={"scale": Coupled(segments.units_per_token)},
+    ),
+    "cpl_dense": Entry(
+        segments.cpl_dense,
+        kind="loss",
+        data="lists",
+        paper="arXiv:2310.13639",
+        provenance="official code",
+        equation="mean over r_i > r_j of -log s(s_i - lambda s_j), - c mean log pi, s = alpha sum_t log pi(a_t)",
+        coupling="batch",
+        coupled={"scale": Coupled(segments.units_per_token)},
+        vectors=("cpl",),
+    ),
+    "mcts_dpo": Entry(
+        segments.mcts_dpo,
+        kind="loss",
+        paper="arXiv:2405.00451",
+        provenance="official code",
+        equation="(1-eps) f(beta m) + eps f(-beta m) from the first differing token, eps = 1 - 1/(1 + v_l/max(1, v_w))",
     ),
 }

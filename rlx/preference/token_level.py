@@ -4,12 +4,11 @@
 """
 
 import jax
-import jax.numpy as jnp
 
-from rlx import errors, numerics, ops
+from rlx import numerics
 from rlx.aggregate import mean
-from rlx.preference import compare, labels, links, scores
-from rlx.types import Array, Reduce, check_shapes
+from rlx.preference import compare, labels, links, scores, token_scores
+from rlx.types import Array, Reduce
 
 
 def sequence_scores(
@@ -35,14 +34,9 @@ def sequence_scores(
     >>> print(f"{d:.4f} {kl:.4f}")
     -0.6931 0.6931
     """
-    check_shapes(policy_logits=policy_logits, reference_logits=reference_logits)
-    check_shapes(**{"tokens": tokens, "where": where, "the logits without their last axis": policy_logits[..., 0]})
-    reference_logits = jax.lax.stop_gradient(reference_logits)
-    shared = numerics.clean(reference_logits, ~jnp.isneginf(policy_logits), -jnp.inf)
-    policy = ops.token_statistics(policy_logits, tokens, where=where, statistics=("logp", "kl"), other=shared)
-    reference = ops.token_statistics(reference_logits, tokens, where=where, statistics=("logp",))
-    d = jnp.asarray(policy.logp) - jnp.asarray(reference.logp)
-    return numerics.sum(d, -1, where=where), numerics.sum(jnp.asarray(policy.kl), -1, where=where)
+    found = token_scores.distributions(policy_logits, reference_logits, tokens, where=where)
+    d = found.logprobs - found.reference_logprobs
+    return numerics.sum(d, -1, where=where), numerics.sum(found.kl, -1, where=where)
 
 
 def tdpo(
@@ -82,13 +76,11 @@ def tdpo(
     References:
       Zeng et al., *Token-level Direct Preference Optimization*, arXiv:2404.11999.
     """
-    if tokens.ndim < 2 or tokens.shape[-2] != 2:
-        raise errors.UserError(f"tokens has shape {tokens.shape}: tdpo wants [..., 2, T], the chosen response first.")
+    token_scores.check_token_pairs("tdpo", tokens=tokens)
     d, kl = sequence_scores(policy_logits, reference_logits, tokens, where=where)
     kl_chosen = kl[..., 0] if chosen_gradient else jax.lax.stop_gradient(kl[..., 0])
     margin = scores.margin(d) - alpha * (kl[..., 1] - kl_chosen)
-    valid = None if where is None else where.any((-2, -1))
-    return compare.margins(beta * margin, labels.hard, links.logistic, valid, reduce)
+    return compare.margins(beta * margin, labels.hard, links.logistic, token_scores.pair_where(where), reduce)
 
 
 def tdpo1(

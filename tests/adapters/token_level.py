@@ -1,0 +1,97 @@
+"""Adapters of losses that read tokens: pairs are stacked on the axis before the tokens, masks become boolean."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from rlx.aggregate import mean
+from rlx.preference import pairwise, scores, segments, weighted_tokens
+from rlx.types import Array
+from tests.adapters.preference import compiled, stack
+
+Hyper = dict[str, Any]
+Inputs = dict[str, Any]
+Outputs = dict[str, Array]
+
+
+def counted(losses: Array, where: Array) -> Outputs:
+    """The references count a pair without any token as one with margin 0, which rlx leaves out of the mean."""
+    per_example = jnp.where(where.any((1, 2)), losses, jnp.log(2.0))
+    return {"loss": mean(per_example), "per_example": per_example}
+
+
+def by_lengths(inputs: Inputs) -> tuple[Array, Array, Array]:
+    """Policy and reference ``[B, 2, T]``, and the mask that the lengths stand for."""
+    policy, reference = (stack(inputs, f"{name}_{{}}_token_logps", 1) for name in ("policy", "reference"))
+    where = jnp.arange(policy.shape[-1]) < stack(inputs, "{}_lengths", 1)[..., None]
+    return policy, reference, where
+
+
+def ld_dpo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    policy, reference, where = by_lengths(inputs)
+    keywords = {"beta": hyper["beta"], "alpha": hyper["ld_alpha"]}
+    return counted(weighted_tokens.ld_dpo(policy, reference, **keywords, where=where, reduce=None), where)
+
+
+def wpo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """Without weighting it is DPO; versions of the library that clamp the product of the weights do so at 1."""
+    policy, reference, where = by_lengths(inputs)
+    if not hyper.get("use_weighting", True):
+        sums = (jnp.where(where, x, 0).sum(-1) for x in (policy, reference))
+        return counted(pairwise.dpo(*sums, beta=hyper["beta"], reduce=None), where)
+    keywords = {"beta": hyper["beta"], "maximum": hyper.get("maximum", jnp.inf)}
+    arrays = policy, -stack(inputs, "{}_log_sum_sq_probs", 1), reference
+    return counted(weighted_tokens.wpo(*arrays, **keywords, where=where, reduce=None), where)
+
+
+def accuracy(right: Array, like: Array) -> Array:
+    """Share of comparisons that are right, in the precision of the inputs: a mean of booleans is float32."""
+    return right.astype(like.dtype).mean()
+
+
+def cpl(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """Labels say that the second segment is preferred; with scores, the batch is one list."""
+    keywords = {"alpha": hyper["alpha"], "bias": hyper["bias"]}
+    if "scores" in inputs:
+        logprobs, score = inputs["logprobs"], inputs["scores"]
+        loss = functools.partial(segments.cpl_dense, logprobs, score, **keywords, drop_zeros=True)
+        s, above = logprobs.sum(-1), segments.ordered(score)
+        right = ((s[:, None] > s[None]) & above).sum() / above.sum()
+    else:
+        logprobs = jnp.stack([inputs["logprobs_1"], inputs["logprobs_2"]], 1)
+        loss = functools.partial(segments.cpl, logprobs, 1 - inputs["labels"], **keywords)
+        s = logprobs.sum(-1)
+        right = accuracy((s[:, 1] > s[:, 0]) == (jnp.round(inputs["labels"]) == 1), logprobs)
+    whole, preference = loss(bc_coeff=hyper.get("bc_coeff", 0.0)), loss()
+    return {"loss": whole, "cpl_loss": preference, "bc_loss": -logprobs.mean(), "accuracy": right}
+
+
+def mcts_dpo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """Log-probabilities begin at the second token; the sums run to the last token of the mask, over its holes."""
+    tokens, mask = (stack(inputs, f"{{}}_{name}", 1) for name in ("tokens", "mask"))
+    policy, reference = (
+        jnp.pad(stack(inputs, f"{name}_{{}}_token_logps", 1), ((0, 0), (0, 0), (1, 0)))
+        for name in ("policy", "reference")
+    )
+    remaining = jnp.cumsum(mask[..., ::-1], -1)[..., ::-1]
+    where = (remaining > 0) & (jnp.arange(mask.shape[-1]) > 0)
+    values, beta = stack(inputs, "{}_values"), hyper["beta"]
+    arrays = policy, reference, tokens, values if hyper["conservative"] else None
+    keywords = {"beta": beta, "length_penalty": hyper.get("length_penalty", 0.0)}
+    losses = segments.mcts_dpo(*arrays, **keywords, where=where, reduce=None)
+    later = segments.after_divergence(tokens, where)
+    margin = scores.margin(jnp.where(later, policy - reference, 0).sum(-1))
+    reported = {"margin": margin, "label_smoothing": segments.visit_smoothing(values)}
+    return counted(losses, where) | reported
+
+
+EAGER: dict[str, Callable[[Hyper, Inputs], Outputs]] = {
+    "ld_dpo": ld_dpo,
+    "wpo": wpo,
+    "cpl": cpl,
+    "mcts_dpo": mcts_dpo,
+}
+
+ADAPTERS = {name: compiled(adapter) for name, adapter in EAGER.items()}
