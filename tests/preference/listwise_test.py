@@ -51,3 +51,10 @@ def test_listmle_by_hand_and_with_tied_labels():
     assert tied == ordered
     with pytest.raises(errors.UserError, match=r"labels has shape \(2,\), but scores has shape \(3,\)"):
         listwise.listmle(SCORES, jnp.zeros(2))
+
+
+def test_listnet_by_hand():
+    q, logs = jax.nn.softmax(jnp.array([1.0, 0.0, 2.0])), jax.nn.log_softmax(SCORES)
+    np.testing.assert_allclose(listwise.listnet(SCORES, jnp.array([1, 0, 2])), -(q * logs).sum(), rtol=1e-6)
+    alone = listwise.listnet(SCORES, SCORES, where=jnp.array([False, True, False]))
+    np.testing.assert_allclose(alone, 0.0, atol=1e-6)
