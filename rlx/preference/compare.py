@@ -26,6 +26,12 @@ def margins(margin: Array, label: float | Array, link: Link, where: Array | None
     return aggregate.finish(pair(numerics.clean(margin, where), label, link), where, reduce)
 
 
+def apart(score: Array, link: Link, where: Array | None, reduce: Reduce | None) -> Array:
+    """Each of the two responses of ``score [..., 2]`` by itself: ``link(s_w) + link(-s_l)``; pairs count whole."""
+    score = numerics.clean(score, where)
+    return aggregate.finish(link(score[..., 0]) + link(-score[..., 1]), pair_where(where), reduce)
+
+
 def pair_where(where: Array | None) -> Array | None:
     """``[..., 2] -> [...]``: both candidates are there."""
     return None if where is None else where.all(-1)
@@ -77,3 +83,20 @@ def beyond(margin: Array, required: float | Array) -> Array:
     if jnp.ndim(required):
         check_shapes(margin=margin, required=jnp.asarray(required))
     return margin - jax.lax.stop_gradient(required)
+
+
+def of_equal_rank(
+    keys: Array, values: Array, where: Array | None = None, *, axis_name: numerics.AxisName = None
+) -> Array:
+    """For every key, the value that ranks among all values as it does among all keys; a constant, 0 where masked.
+
+    Both ``[...]`` over the whole batch, ranked ascending, ties by position: ``sort(values)[rank(keys)]``.
+
+    >>> print(of_equal_rank(jnp.array([5.0, 1.0, 3.0]), jnp.array([10.0, 30.0, 20.0])))
+    [30. 10. 20.]
+    """
+    keys, values = (jax.lax.stop_gradient(numerics.accumulate(x)) for x in (keys, values))
+    where = jnp.ones(keys.shape, bool) if where is None else where
+    everything = numerics.gather(numerics.clean(values, where, jnp.inf).ravel(), axis_name)
+    partners = jnp.sort(everything)[numerics.ranks(-keys, where, axis_name)]
+    return numerics.clean(partners, where)

@@ -1,9 +1,8 @@
-"""Pairwise losses: candidates on the last axis ``[..., 2]``, chosen first; leading axes are the batch.
+"""Losses of the margin between two log-ratios: candidates on the last axis ``[..., 2]``, chosen first.
 
-``where [..., 2]`` marks real responses; ``reduce=None`` gives one value per pair ``[...]``, 0 where masked.
+Leading axes are the batch. ``where [..., 2]`` marks real responses; ``reduce=None`` gives one value per pair ``[...]``,
+0 where masked.
 """
-
-import jax.numpy as jnp
 
 from rlx import errors
 from rlx.aggregate import mean
@@ -118,36 +117,45 @@ def cdpo(
     return dpo(policy_logps, reference_logps, beta=beta, label=labels.smoothed(epsilon), where=where, reduce=reduce)
 
 
-def dpo_reference_free(
+def dpo_length_normalized(
     policy_logps: Array,
+    reference_logps: Array,
+    lengths: Array,
     *,
-    beta: float = 0.1,
-    epsilon: float = 0.0,
+    beta: float = 5.0,
+    label: float | Array = labels.hard,
+    link: Link = links.logistic,
     where: Array | None = None,
     reduce: Reduce | None = mean,
 ) -> Array:
-    r"""DPO with a uniform reference: the margin is that of the policy alone.
+    r"""DPO on log-ratios per token.
 
-    .. math:: \ell = -\log\sigma\left(\beta\log\frac{\pi(y_w)}{\pi(y_l)}\right)
+    .. math:: \ell = -\log\sigma\left(\beta\left[\frac{d_w}{|y_w|} - \frac{d_l}{|y_l|}\right]\right),\quad
+       d = \log\frac{\pi(y)}{\pi_{ref}(y)}
 
     Args:
       policy_logps: ``[..., 2]`` summed response log-probabilities (nats), chosen first.
-      beta: scale of the margin.
-      epsilon: label smoothing as in :func:`cdpo`, in [0, 0.5).
+      reference_logps: ``[..., 2]`` the same under the reference policy; a constant.
+      lengths: ``[..., 2]`` number of response tokens; an empty response divides by 1.
+      beta: strength of the regularisation; as log-ratios of tokens are small, far larger than in :func:`dpo`.
+      label: probability that the chosen response is better, a number or ``[...]``.
+      link: loss of a margin (:mod:`rlx.preference.links`).
       where: ``[..., 2]`` real responses.
       reduce: how pairs become one number; None gives ``[...]``.
 
     Raises:
-      UserError: epsilon is outside [0, 0.5), or the last axis is not 2.
+      UserError: the shapes disagree or the last axis is not 2.
 
-    >>> print(f"{dpo_reference_free(jnp.array([-1.0, -2.0]), beta=1.0):.4f}")
+    >>> policy, reference = jnp.array([-2.0, -4.0]), jnp.array([-2.0, -2.0])
+    >>> print(f"{dpo_length_normalized(policy, reference, jnp.array([3, 2]), beta=1.0):.4f}")
     0.3133
 
     References:
-      Rafailov et al., *Direct Preference Optimization*, arXiv:2305.18290.
+      Lambert et al., *Tulu 3: Pushing Frontiers in Open Language Model Post-Training*, arXiv:2411.15124.
     """
-    reference_logps = jnp.zeros_like(policy_logps)
-    return cdpo(policy_logps, reference_logps, beta=beta, epsilon=epsilon, where=where, reduce=reduce)
+    check_pairs(policy_logps=policy_logps, reference_logps=reference_logps, lengths=lengths, where=where)
+    score = scores.per_token(scores.log_ratio(policy_logps, reference_logps), lengths)
+    return compare.pairs(beta * score, label, link, where, reduce)
 
 
 def ipo(
@@ -186,49 +194,46 @@ def ipo(
     References:
       Azar et al., *A General Theoretical Paradigm to Understand Learning from Human Preferences*, arXiv:2310.12036.
     """
-    check_pairs(policy_logps=policy_logps, reference_logps=reference_logps, lengths=lengths, where=where)
     check_positive(tau=tau)
-    score = scores.log_ratio(policy_logps, reference_logps)
-    if length_normalize:
-        if lengths is None:
-            raise errors.UserError("ipo with length_normalize=True needs lengths: the response tokens, [..., 2].")
-        score = scores.per_token(score, lengths)
-    return compare.pairs(score, labels.hard, links.squared(1 / (2 * tau)), where, reduce)
+    shape = {"beta": 1.0, "link": links.squared(1 / (2 * tau)), "where": where, "reduce": reduce}
+    if not length_normalize:
+        return dpo(policy_logps, reference_logps, **shape)
+    if lengths is None:
+        raise errors.UserError("ipo with length_normalize=True needs lengths: the response tokens, [..., 2].")
+    return dpo_length_normalized(policy_logps, reference_logps, lengths, **shape)
 
 
-def simpo(
+def discopop(
     policy_logps: Array,
-    lengths: Array,
+    reference_logps: Array,
     *,
-    beta: float = 2.0,
-    gamma: float = 1.0,
-    epsilon: float = 0.0,
+    beta: float = 0.05,
+    tau: float = 0.05,
     where: Array | None = None,
     reduce: Reduce | None = mean,
 ) -> Array:
-    r"""Simple preference optimisation: reference-free, length-normalised, with a target margin.
+    r"""Discovered preference optimisation: logistic and exponential loss, mixed by the margin itself.
 
-    .. math:: \ell = -\log\sigma\left(\beta\,\frac{\log\pi(y_w)}{|y_w|} - \beta\,\frac{\log\pi(y_l)}{|y_l|}
-       - \gamma\right)
+    .. math:: \ell = (1-a)\,(-\log\sigma(x)) + a\,e^{-x},\quad x = \beta m,\quad a = \sigma(x/\tau)
+
+    Not convex: around a margin of 0 it rises before it falls. Gradients flow through a.
 
     Args:
       policy_logps: ``[..., 2]`` summed response log-probabilities (nats), chosen first.
-      lengths: ``[..., 2]`` number of response tokens; an empty response divides by 1.
-      beta: scale of the average log-probabilities, 2 to 10 in the paper.
-      gamma: the target margin itself, not its ratio to beta (0.3 to 1.6 in the paper).
-      epsilon: smoothing of the label on the same shifted margin, in [0, 0.5).
+      reference_logps: ``[..., 2]`` the same under the reference policy; a constant.
+      beta: strength of the KL regularisation.
+      tau: width of the transition, in (0, 1): beyond, the exponential grows without bound on the left.
       where: ``[..., 2]`` real responses.
       reduce: how pairs become one number; None gives ``[...]``.
 
     Raises:
-      UserError: epsilon is outside [0, 0.5), or the shapes disagree.
+      UserError: tau is not above 0, the shapes disagree or the last axis is not 2.
 
-    >>> print(f"{simpo(jnp.array([-4.0, -4.0]), jnp.array([4, 2]), beta=2.0, gamma=1.0):.4f}")
-    0.3133
+    >>> print(f"{discopop(jnp.array([-1.0, -1.0]), jnp.array([-1.0, -1.0])):.4f}")
+    0.8466
 
     References:
-      Meng et al., *SimPO: Simple Preference Optimization with a Reference-Free Reward*, arXiv:2405.14734.
+      Lu et al., *Discovering Preference Optimization Algorithms with and for Large Language Models*, arXiv:2406.08414.
     """
-    check_pairs(policy_logps=policy_logps, lengths=lengths, where=where)
-    margin = beta * scores.margin(scores.per_token(policy_logps, lengths)) - gamma
-    return compare.margins(margin, labels.smoothed(epsilon), links.logistic, compare.pair_where(where), reduce)
+    check_positive(tau=tau)
+    return dpo(policy_logps, reference_logps, beta=beta, link=links.modulated(tau), where=where, reduce=reduce)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rlx import aggregate, errors, numerics
 from rlx.aggregate import mean, token_mean
-from rlx.preference import links, scores
+from rlx.preference import compare, links, scores
 from rlx.types import Array, Reduce, check_shapes
 
 
@@ -33,6 +33,50 @@ def sft(logprobs: Array, *, where: Array | None = None, reduce: Reduce | None = 
     """
     check_shapes(logprobs=logprobs, where=where)
     return aggregate.finish(-numerics.accumulate(logprobs), where, reduce)
+
+
+def poft(
+    policy_logps: Array,
+    lengths: Array,
+    ensemble_logps: Array,
+    *,
+    beta: float = 1.0,
+    gamma: float = 0.0,
+    where: Array | None = None,
+    reduce: Reduce | None = mean,
+) -> Array:
+    r"""Preference-oriented fine-tuning: the policy is to like a response more than aligned models do.
+
+    .. math:: \ell = -\log\sigma\left(\beta\left[\frac{\log\pi(y)}{|y|}
+       - \frac1M\sum_m\frac{\log\pi_m(y)}{|y|_m}\right] + \gamma\right)
+
+    Its gradient is that of fine-tuning, weighted down where the aligned models find the response unlikely.
+
+    Args:
+      policy_logps: ``[..., K]`` summed response log-probabilities (nats), K = 1 for single responses.
+      lengths: ``[..., K]`` number of response tokens; an empty response divides by 1.
+      ensemble_logps: ``[..., K, M]`` *mean token* log-probabilities under M aligned models (three in the paper), each
+        over the tokens of its own tokenizer; constants.
+      beta: scale of the difference.
+      gamma: offset.
+      where: ``[..., K]`` real responses.
+      reduce: how responses become one number; None gives ``[..., K]``.
+
+    Raises:
+      UserError: the shapes disagree.
+
+    >>> print(f"{poft(jnp.array([-4.0]), jnp.array([2]), jnp.array([[-2.0, -4.0]])):.4f}")
+    0.3133
+
+    References:
+      Fan et al., *Preference-Oriented Supervised Fine-Tuning: Favoring Target Model Over Aligned Large Language
+      Models*, arXiv:2412.12865.
+    """
+    check_shapes(policy_logps=policy_logps, lengths=lengths, where=where)
+    check_shapes(**{"ensemble_logps without their last axis": ensemble_logps[..., 0], "policy_logps": policy_logps})
+    aligned = jax.lax.stop_gradient(numerics.accumulate(ensemble_logps)).mean(-1)
+    margin = beta * (scores.per_token(policy_logps, lengths) - aligned) + gamma
+    return compare.margins(margin, 1.0, links.logistic, where, reduce)
 
 
 def kto_reference_point(

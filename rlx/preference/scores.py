@@ -3,6 +3,8 @@
 Masking is left to :mod:`rlx.preference.compare`, but no score here lets a masked entry spoil the gradient of another.
 """
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 
@@ -42,3 +44,37 @@ def weighted_entropy(policy_logps: Array, lengths: Array) -> Array:
 def margin(score: Array) -> Array:
     """Chosen minus rejected: ``[..., 2] -> [...]``."""
     return score[..., 0] - score[..., 1]
+
+
+LARGEST_EXPONENT = {"float32": 80.0, "float64": 709.7827}
+"""What an exponent is capped at; in float32 with room for sums and products of what comes out."""
+
+
+def alpha_power(logs: Array, alpha: float) -> Array:
+    r""":math:`(1 - u^{-\alpha})/\alpha` of :math:`u = e^x`, and x itself at :math:`\alpha = 0`.
+
+    The derivative of the alpha-divergence at the ratio u (AlphaPO: the reward of a probability u). The exponent is
+    capped (:data:`LARGEST_EXPONENT`); beyond the cap there is no gradient.
+
+    >>> print(alpha_power(jnp.array([0.0, -jnp.log(2.0)]), 1.0))
+    [ 0. -1.]
+    """
+    logs = numerics.accumulate(logs)
+    if isinstance(alpha, numbers.Real) and alpha == 0:
+        return logs
+    exponent = jnp.minimum(-alpha * logs, LARGEST_EXPONENT[logs.dtype.name])
+    # expm1 keeps the digits of small exponents, exp those of the gradient of large ones
+    return -jnp.where(jnp.abs(exponent) < 1, jnp.expm1(exponent), jnp.exp(exponent) - 1) / alpha
+
+
+def log_odds(logs: Array) -> Array:
+    r""":math:`\log\frac{p}{1-p}` from :math:`\log p \le 0`; p = 1 counts as the largest number below it.
+
+    >>> print(f"{log_odds(jnp.log(0.75)):.4f}")
+    1.0986
+    """
+    logs = numerics.accumulate(logs)
+    logs = jnp.minimum(logs, -jnp.finfo(logs.dtype).tiny)
+    likely = logs > -jnp.log(2.0)
+    near, far = jnp.where(likely, logs, -1), jnp.where(likely, -1, logs)
+    return logs - jnp.where(likely, jnp.log(-jnp.expm1(near)), jnp.log1p(-jnp.exp(far)))

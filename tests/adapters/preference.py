@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from rlx import signals
 from rlx.aggregate import mean, total, units
-from rlx.preference import distillation, listwise, pairwise, pointwise, power, scores, token_level
+from rlx.preference import distillation, listwise, pairwise, pointwise, power, reference_free, scores, token_level
 from rlx.reward import bradley_terry, general_preference
 from rlx.types import Array
 
@@ -51,7 +51,7 @@ def dpo_reference_free(hyper: Hyper, inputs: Inputs) -> Outputs:
     policy, reference = stack(inputs, "policy_{}_logps"), stack(inputs, "reference_{}_logps")
     keywords = {"beta": hyper["beta"], "epsilon": hyper.get("label_smoothing", 0.0)}
     reported = rewards(hyper["beta"] * scores.log_ratio(policy, reference))
-    return losses(lambda reduce: pairwise.dpo_reference_free(policy, **keywords, reduce=reduce)) | reported
+    return losses(lambda reduce: reference_free.dpo_reference_free(policy, **keywords, reduce=reduce)) | reported
 
 
 def ipo(hyper: Hyper, inputs: Inputs) -> Outputs:
@@ -66,7 +66,7 @@ def simpo(hyper: Hyper, inputs: Inputs) -> Outputs:
     policy, lengths = stack(inputs, "policy_{}_logps"), stack(inputs, "{}_lengths")
     keywords = {"beta": hyper["beta"], "gamma": hyper["gamma"], "epsilon": hyper.get("label_smoothing", 0.0)}
     reported = rewards(hyper["beta"] * scores.per_token(policy, lengths))
-    return losses(lambda reduce: pairwise.simpo(policy, lengths, **keywords, reduce=reduce)) | reported
+    return losses(lambda reduce: reference_free.simpo(policy, lengths, **keywords, reduce=reduce)) | reported
 
 
 def adpo_pairwise(hyper: Hyper, inputs: Inputs) -> Outputs:

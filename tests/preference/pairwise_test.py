@@ -43,15 +43,3 @@ def test_ipo_has_two_length_conventions():
 def test_ipo_takes_a_traced_tau():
     traced = jax.jit(lambda tau: pairwise.ipo(POLICY, REFERENCE, tau=tau))(0.5)
     np.testing.assert_allclose(traced, pairwise.ipo(POLICY, REFERENCE, tau=0.5), rtol=1e-6)
-
-
-def test_simpo_margin_is_absolute():
-    """gamma is subtracted from the scaled margin, whatever beta is."""
-    z = 2.0 * (POLICY / LENGTHS) @ np.array([1.0, -1.0]) - 0.7
-    found = pairwise.simpo(POLICY, LENGTHS, beta=2.0, gamma=0.7, epsilon=0.1, reduce=None)
-    np.testing.assert_allclose(found, 0.9 * np.logaddexp(0, -z) + 0.1 * np.logaddexp(0, z), rtol=1e-6)
-
-
-def test_empty_responses_are_finite():
-    value, slope = jax.value_and_grad(pairwise.simpo)(POLICY, jnp.zeros((2, 2), int))
-    assert np.isfinite(value) and np.isfinite(slope).all()
