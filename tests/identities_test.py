@@ -36,6 +36,11 @@ def margin(policy=POLICY, reference=REFERENCE):
     return d[..., 0] - d[..., 1]
 
 
+def certain_pair():
+    """Scores of pairs whose first response is certainly the better one."""
+    return np.tile([1e4, 0.0], (6, 1))
+
+
 def uniform_list(values):
     """Scores of a list whose best entry comes first."""
     return -np.sort(-values, axis=-1)
@@ -263,6 +268,68 @@ IDENTITIES = {
     "minimax rewards of a group sum to half its size": lambda: (
         rlx.spo_minimaximalist(PREFERENCES).sum(-1),
         np.full(6, 2.5),
+    ),
+    "yojo_nway of two is bradley_terry_rm": lambda: (rlx.yojo_nway(POLICY), rlx.bradley_terry_rm(POLICY)),
+    "yojo_nway is infonca with all of the target on the first": lambda: (
+        rlx.yojo_nway(LIST - LIST_REFERENCE),
+        rlx.infonca(LIST, LIST_REFERENCE, np.where(FIRST, 1e4, 0.0) + 0 * LIST, beta=1.0),
+    ),
+    "worldpm is dpo on rewards": lambda: (rlx.worldpm(POLICY), rlx.dpo(POLICY, np.zeros((6, 2)), beta=1.0)),
+    "secrets_rlhf2 without strengths is bradley_terry_rm": lambda: (
+        rlx.secrets_rlhf2(POLICY, np.zeros(6), epsilon=0.1),
+        rlx.bradley_terry_rm(POLICY, epsilon=0.1),
+    ),
+    "implicit_prm_pairwise is dpo": lambda: (
+        rlx.implicit_prm_pairwise(POLICY, REFERENCE, beta=0.3),
+        rlx.dpo(POLICY, REFERENCE, beta=0.3),
+    ),
+    "implicit_prm_nca is nca with a certain pair": lambda: (
+        rlx.implicit_prm_nca(POLICY, REFERENCE, beta=0.3),
+        rlx.nca(POLICY, REFERENCE, certain_pair(), beta=0.3),
+    ),
+    "nca of two is the formula of pairs": lambda: (
+        rlx.nca(POLICY, REFERENCE, certain_pair(), beta=0.3, reduce=None),
+        logistic(0.3 * (POLICY - REFERENCE)[:, 0]) + logistic(-0.3 * (POLICY - REFERENCE)).mean(-1),
+    ),
+    "infonca is adpo_listwise at the inverse temperature": lambda: (
+        rlx.infonca(LIST, LIST_REFERENCE, SCORES, beta=0.2, alpha=0.5),
+        rlx.adpo_listwise(LIST, LIST_REFERENCE, SCORES, tau=5.0, beta_r=0.5),
+    ),
+    "implicit_prm_ce of a right and a wrong response is biased nca": lambda: (
+        2 * rlx.implicit_prm_ce(POLICY, REFERENCE, np.array([[1, 0]] * 6), beta=0.3),
+        rlx.implicit_prm_pairwise(POLICY, REFERENCE, beta=0.3, objective="biased_nca"),
+    ),
+    "implicit_prm_kto below the reference is half of kto at 0": lambda: (
+        rlx.implicit_prm_kto(-ONES - POLICY**2, np.zeros((6, 2)), beta=0.3),
+        rlx.kto(-ONES - POLICY**2, np.zeros((6, 2)), np.array([[1, 0]] * 6), beta=0.3, reference_point=0.0),
+    ),
+    "step rewards add up to the response": lambda: (
+        rlx.implicit_prm_step_rewards(LOGPROBS, OLD, np.broadcast_to([2, 4, 6], (3, 4, 3))).step_rewards.sum(-1),
+        0.05 * (LOGPROBS - OLD).sum(-1),
+    ),
+    "regret_preference with optimal values of 0 is the partial return of the advantages": lambda: (
+        rlx.regret_preference(LOGPROBS[:, :2], np.zeros((3, 2, 7))),
+        rlx.partial_return_preference(LOGPROBS[:, :2]),
+    ),
+    "gpm on two dimensions of reward and 1 is bradley_terry_rm": lambda: (
+        rlx.gpm(np.stack([POLICY, ONES], -1), tau=1.0),
+        rlx.bradley_terry_rm(POLICY),
+    ),
+    "multi_objective_grpo of equal objectives is grpo": lambda: (
+        rlx.multi_objective_grpo_advantage(np.stack([SCORES] * 3, -1)),
+        rlx.grpo_advantage(SCORES),
+    ),
+    "onereward_reward_model of two tokens is bradley_terry_rm in both orders": lambda: (
+        rlx.onereward_reward_model(LOGITS[:, :, 0, :2], affirmative_token=0, negative_token=1),
+        (rlx.worldpm(LOGITS[:, 0, 0, :2]) + rlx.worldpm(LOGITS[:, 1, 0, 1::-1])) / 2,
+    ),
+    "pal at far ideal points is bradley_terry_rm along their direction": lambda: (
+        rlx.pal(np.stack([POLICY, REFERENCE], -1), np.tile([1e9, 0.0], (6, 1)), loss="logistic", reduce=None).round(5),
+        rlx.bradley_terry_rm(POLICY, reduce=None).round(5),
+    ),
+    "maxmin_rlhf of a reward and its negative stays at the reference": lambda: (
+        rlx.maxmin_rlhf(np.stack([SCORES, -SCORES], 1), np.zeros((6, 5)), tolerance=1e-12).objectives.round(8),
+        np.zeros((6, 2)),
     ),
 }
 

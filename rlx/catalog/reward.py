@@ -8,6 +8,7 @@ from rlx.reward import (
     ideal_point,
     implicit,
     judge,
+    maxmin,
     noise_contrastive,
     objectives,
     pal,
@@ -205,7 +206,7 @@ ENTRIES: dict[str, Entry] = {
         method=pal.pal_method,
     ),
     "maxmin_rlhf": Entry(
-        pluralistic.maxmin_rlhf,
+        maxmin.maxmin_rlhf,
         kind="solver",
         paper="arXiv:2402.08925",
         provenance="equation",

@@ -1,5 +1,6 @@
 """Geometry of embeddings on the last axis ``[..., E]``, with gradients that stay finite at 0 and at coincidence."""
 
+import jax
 import jax.numpy as jnp
 
 from rlx.types import Array
@@ -11,8 +12,8 @@ def norm(x: Array) -> Array:
     >>> print(norm(jnp.array([3.0, 4.0])))
     5.0
     """
-    # scaled by the largest entry, so that squares neither overflow nor vanish
-    scale = jnp.abs(x).max(-1, keepdims=True)
+    # scaled by the largest entry, so that squares neither overflow nor vanish; the result does not depend on the scale
+    scale = jax.lax.stop_gradient(jnp.abs(x).max(-1, keepdims=True))
     nonzero = scale > 0
     safe = jnp.where(nonzero, x / jnp.where(nonzero, scale, 1), 1)
     return jnp.where(nonzero, scale * jnp.sqrt(jnp.square(safe).sum(-1, keepdims=True)), 0)[..., 0]

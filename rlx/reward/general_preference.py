@@ -9,13 +9,23 @@ from rlx import errors, numerics
 from rlx.aggregate import mean
 from rlx.method import Constants, Method, PyTree, Shapes, stateless, take
 from rlx.preference import compare, labels, links
-from rlx.types import Array, Batch, Reduce, check_pairs, check_positive
+from rlx.reward import embedding
+from rlx.types import Array, Batch, Link, Reduce, check_pairs, check_positive
 
 
-def preference_score(embeddings: Array, *, where: Array | None = None) -> Array:
+def preference_score(
+    embeddings: Array, *, block_weights: Array | None = None, normalize: bool = False, where: Array | None = None
+) -> Array:
     r"""Skew-symmetric score of a pair, ``[..., 2, 2k] -> [...]``: positive where the first response is preferred.
 
-    .. math:: s = \sum_j v_w[2j]\,v_l[2j+1] - v_w[2j+1]\,v_l[2j]
+    .. math:: s = \sum_j c_j\left(v_w[2j]\,v_l[2j+1] - v_w[2j+1]\,v_l[2j]\right)
+
+    Args:
+      embeddings: ``[..., 2, 2k]`` preference embeddings, chosen first.
+      block_weights: ``[..., k]`` weights c of the prompt; None weighs all blocks by 1. The code has them as
+        ``k * softmax(h / sqrt(hidden))`` of a linear head on the prompt.
+      normalize: bring embeddings to length 1, as the paper says and its code does not.
+      where: ``[..., 2]`` real responses.
 
     >>> print(preference_score(jnp.array([[1.0, 0.0], [0.0, 1.0]])))
     1.0
@@ -26,8 +36,10 @@ def preference_score(embeddings: Array, *, where: Array | None = None) -> Array:
         )
     check_pairs(**{"where": where, "embeddings without their last axis": embeddings[..., 0]})
     embeddings = numerics.accumulate(numerics.clean(embeddings, None if where is None else where[..., None]))
+    embeddings = embedding.unit(embeddings) if normalize else embeddings
     chosen, rejected = embeddings[..., 0, :], embeddings[..., 1, :]
-    return (chosen[..., 0::2] * rejected[..., 1::2] - chosen[..., 1::2] * rejected[..., 0::2]).sum(-1)
+    blocks = chosen[..., 0::2] * rejected[..., 1::2] - chosen[..., 1::2] * rejected[..., 0::2]
+    return (blocks if block_weights is None else blocks * block_weights).sum(-1)
 
 
 def gpm(
@@ -35,6 +47,9 @@ def gpm(
     *,
     tau: float = 0.1,
     margin: float | Array = 0.0,
+    block_weights: Array | None = None,
+    normalize: bool = False,
+    link: Link = links.logistic,
     where: Array | None = None,
     reduce: Reduce | None = mean,
 ) -> Array:
@@ -48,6 +63,9 @@ def gpm(
       embeddings: ``[..., 2, 2k]`` preference embeddings of the responses, chosen first.
       tau: temperature, above 0 (the code uses 1 for two dimensions, 0.1 for more).
       margin: required score, a number or ``[...]``.
+      block_weights: ``[..., k]`` weights of the blocks, functions of the prompt.
+      normalize: bring embeddings to length 1.
+      link: loss of a margin; ``links.regression(10)`` is the regression variant of the code.
       where: ``[..., 2]`` real responses.
       reduce: how pairs become one number; None gives ``[...]``.
 
@@ -61,12 +79,18 @@ def gpm(
       Zhang et al., *Beyond Bradley-Terry Models: A General Preference Model*, arXiv:2410.02197.
     """
     check_positive(tau=tau)
-    z = compare.beyond(preference_score(embeddings, where=where), margin) / tau
-    return compare.margins(z, labels.hard, links.logistic, compare.pair_where(where), reduce)
+    score = preference_score(embeddings, block_weights=block_weights, normalize=normalize, where=where)
+    z = compare.beyond(score, margin) / tau
+    return compare.margins(z, labels.hard, link, compare.pair_where(where), reduce)
 
 
 def gpm_method(
-    *, dimension: int = 8, tau: float = 0.1, margin: float = 0.0, axis_name: numerics.AxisName = None
+    *,
+    dimension: int = 8,
+    tau: float = 0.1,
+    margin: float = 0.0,
+    normalize: bool = False,
+    axis_name: numerics.AxisName = None,
 ) -> Method:
     """The general preference model with its own head: a linear map from hidden states to embeddings, without bias.
 
@@ -74,6 +98,7 @@ def gpm_method(
       dimension: size of the embedding, even; 2 to 8 in the paper.
       tau: temperature, above 0.
       margin: required score.
+      normalize: bring embeddings to length 1.
       axis_name: mapped axes the batch is spread over.
 
     Raises:
@@ -87,7 +112,8 @@ def gpm_method(
         raise errors.UserError(f"dimension must be even and above 0 (it holds pairs of coordinates), got {dimension}.")
     check_positive(tau=tau)
 
-    lifted = stateless(gpm, keywords={"tau": tau, "margin": margin}, axis_name=axis_name)
+    keywords = {"tau": tau, "margin": margin, "normalize": normalize}
+    lifted = stateless(gpm, keywords=keywords, axis_name=axis_name)
 
     def init(key: Array, shapes: Shapes) -> tuple[PyTree, PyTree]:
         if shapes.hidden_size <= 0:
@@ -100,5 +126,5 @@ def gpm_method(
         hidden = numerics.clean(hidden, None if where is None else where[..., None])
         return lifted.apply(constants, {"embeddings": hidden @ params["head"], "where": where}, params)
 
-    hyperparameters = {"dimension": dimension, "tau": tau, "margin": margin}
+    hyperparameters = {"dimension": dimension} | keywords
     return lifted._replace(init=init, apply=apply, needs=("hidden",), hyperparameters=hyperparameters)

@@ -22,3 +22,15 @@ def test_hinge_has_no_slope_at_its_kink():
 
 def test_squared_is_flat_at_its_target():
     assert jax.grad(links.squared(2.0))(2.0) == 0
+
+
+def test_the_smooth_hinge_has_no_kink():
+    """Where the parabola begins and where it becomes a line, value and slope are those of both sides."""
+    link = links.smooth_hinge(5.0)
+    np.testing.assert_array_equal(link(jnp.array([2.0, 1.0, -4.0, -9.0])), [0.0, 0.0, 2.5, 7.5])
+    slopes = jax.vmap(jax.grad(link))(jnp.array([1.0, -1.5, -4.5, -1e30]))
+    np.testing.assert_allclose(slopes, [0.0, -0.5, -1.0, -1.0])
+
+
+def test_regression_is_half_of_squared():
+    np.testing.assert_array_equal(2 * links.regression(3.0)(5.0), links.squared(3.0)(5.0))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rlx import errors
+from rlx.preference import links
 from rlx.reward import bradley_terry
 
 REWARDS = jnp.array([[1.0, 0.5], [-2.0, 3.0], [0.0, 0.0]])
@@ -33,3 +34,14 @@ def test_wrong_settings_are_named():
         bradley_terry.bradley_terry_rm(REWARDS, epsilon=0.7)
     with pytest.raises(errors.UserError, match=r"required has shape \(3, 2\), but margin has shape \(3,\)"):
         bradley_terry.bradley_terry_rm(REWARDS, margin=REWARDS)
+
+
+def test_the_regression_variant_asks_for_a_margin():
+    found = bradley_terry.bradley_terry_rm(REWARDS, tau=0.1, link=links.regression(10), reduce=None)
+    np.testing.assert_allclose(found, (np.array([0.5, -5.0, 0.0]) / 0.1 - 10) ** 2 / 2, rtol=1e-5)
+
+
+def test_a_list_without_its_preferred_response_does_not_count():
+    where = jnp.array([[True, True], [False, True], [True, False]])
+    found = bradley_terry.yojo_nway(REWARDS, where=where, reduce=None)
+    np.testing.assert_allclose(found, [np.log1p(np.exp(-0.5)), 0, 0], rtol=1e-5)

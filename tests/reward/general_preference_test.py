@@ -7,6 +7,7 @@ import pytest
 
 import rlx
 from rlx import errors, method
+from rlx.preference import links
 from rlx.reward import general_preference
 
 EMBEDDINGS = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 4)), jnp.float32)
@@ -24,6 +25,24 @@ def test_it_represents_a_cycle():
     items = np.stack([np.cos(angles), np.sin(angles)], -1)
     pairs = jnp.asarray(np.stack([items, np.roll(items, -1, 0)], 1))
     assert (general_preference.preference_score(pairs) > 0.5).all()
+
+
+def test_normalised_embeddings_have_bounded_scores():
+    score = general_preference.preference_score(100 * EMBEDDINGS, normalize=True)
+    assert (jnp.abs(score) <= 1).all()
+    np.testing.assert_allclose(score, general_preference.preference_score(EMBEDDINGS, normalize=True), rtol=1e-4)
+    assert rlx.build({"name": "gpm", "normalize": True}).hyperparameters["normalize"]
+
+
+def test_prompts_weigh_the_blocks():
+    both = general_preference.preference_score(EMBEDDINGS, block_weights=jnp.array([2.0, 0.0]))
+    np.testing.assert_allclose(both, 2 * general_preference.preference_score(EMBEDDINGS[..., :2]), rtol=1e-5)
+
+
+def test_the_regression_variant_asks_for_a_score():
+    found = general_preference.gpm(EMBEDDINGS, tau=1.0, link=links.regression(10), reduce=None)
+    score = general_preference.preference_score(EMBEDDINGS)
+    np.testing.assert_allclose(found, jnp.square(score - 10) / 2, rtol=1e-5)
 
 
 def test_the_method_owns_a_small_head():
