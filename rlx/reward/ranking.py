@@ -68,14 +68,14 @@ def ranking_accuracy(
       Chen et al., *Preference Learning Algorithms Do Not Learn Preference Rankings*, arXiv:2405.19534.
     """
     check_pairs(policy_logps=policy_logps, reference_logps=reference_logps, lengths=lengths, where=where)
-    if length_normalize and lengths is None:
-        raise errors.UserError("ranking_accuracy with length_normalize=True needs lengths: response tokens, [..., 2].")
     whole, dtype = compare.pair_where(where), numerics.accumulate(policy_logps).dtype
     policy, reference = (jax.lax.stop_gradient(numerics.accumulate(x)) for x in (policy_logps, reference_logps))
     gain = scores.margin(policy - reference)
     apart = scores.margin(reference)
     ideal = apart + jax.scipy.special.logit(numerics.accumulate(preference_probs)) / beta
     if length_normalize:
+        if lengths is None:
+            raise errors.UserError("ranking_accuracy with length_normalize=True needs lengths: tokens, [..., 2].")
         policy, reference = scores.per_token(policy, lengths), scores.per_token(reference, lengths)
     facts = scores.margin(policy) >= 0, scores.margin(reference) >= 0, ideal >= 0, gain > 0
     numbers = ideal, links.logistic(beta * gain), links.logistic(-beta * apart)
