@@ -2,7 +2,7 @@
 
 from rlx.catalog.entry import Entry
 from rlx.method import Coupled
-from rlx.preference import segments, token_level, weighted_tokens
+from rlx.preference import mask_head, masks, segments, token_level, weighted_tokens
 
 ENTRIES: dict[str, Entry] = {
     "tdpo": Entry(
@@ -62,5 +62,28 @@ ENTRIES: dict[str, Entry] = {
         paper="arXiv:2405.00451",
         provenance="official code",
         equation="(1-eps) f(beta m) + eps f(-beta m) from the first differing token, eps = 1 - 1/(1 + v_l/max(1, v_w))",
+    ),
+    "sparsepo": Entry(
+        masks.sparsepo,
+        kind="loss",
+        paper="arXiv:2410.05102",
+        provenance="official code",
+        equation="-log s(beta (u_w - u_l + K_w - K_l)) + l1, u = sum_t m^r d_t, K = sum_t m^k KL(ref || pi)",
+        method=mask_head.sparsepo_method,
+    ),
+    "mapo": Entry(
+        masks.mapo,
+        kind="loss",
+        paper="arXiv:2410.05102",
+        provenance="official code",
+        equation="-log s(beta (u_w - u_l + K_w - K_l)), u = sum_t m d_t, K = sum_t m KL(ref || pi), m from activations",
+        vectors=("sparsepo", "mapo_activation_mask"),
+    ),
+    "mapo_activation_mask": Entry(
+        masks.mapo_activation_mask,
+        kind="statistic",
+        paper="arXiv:2410.05102",
+        provenance="equation",
+        equation="(a_t - min a) / (max a - min a) over response tokens",
     ),
 }

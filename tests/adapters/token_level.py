@@ -6,8 +6,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from rlx import numerics
 from rlx.aggregate import mean
-from rlx.preference import pairwise, scores, segments, weighted_tokens
+from rlx.preference import masks, pairwise, scores, segments, token_scores, weighted_tokens
 from rlx.types import Array
 from tests.adapters.preference import compiled, stack
 
@@ -87,11 +88,32 @@ def mcts_dpo(hyper: Hyper, inputs: Inputs) -> Outputs:
     return counted(losses, where) | reported
 
 
+def sparsepo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """A common mask comes as two equal ones."""
+    where = stack(inputs, "{}_mask", 1).astype(bool)
+    names = ("policy_{}_token_logps", "{}_token_kl", "{}_reward_weights", "{}_kl_weights", "reference_{}_token_logps")
+    policy, kl, reward_masks, kl_masks, reference = arrays = [stack(inputs, name, 1) for name in names]
+    keywords = {name: hyper.get(name, 0.0) for name in ("l1_reward", "l1_kl")}
+    losses = masks.sparsepo(*arrays, beta=hyper["beta"], **keywords, where=where, reduce=None)
+    u = token_scores.weighted_sum(reward_masks, scores.log_ratio(policy, reference), where)
+    weighted = {"weighted_logratio": u, "weighted_kl": token_scores.weighted_sum(kl_masks, kl, where)}
+    sides = {"chosen": 0, "rejected": 1}
+    return counted(losses, where) | {f"{s}_{n}": x[:, i] for n, x in weighted.items() for s, i in sides.items()}
+
+
+def mapo_activation_mask(hyper: Hyper, inputs: Inputs) -> Outputs:
+    where = inputs["mask"].astype(bool)
+    weights = masks.mapo_activation_mask(inputs["activations"], where=where)
+    return {"loss": numerics.mean(weights, where=where), "weights": weights}
+
+
 EAGER: dict[str, Callable[[Hyper, Inputs], Outputs]] = {
     "ld_dpo": ld_dpo,
     "wpo": wpo,
     "cpl": cpl,
     "mcts_dpo": mcts_dpo,
+    "sparsepo": sparsepo,
+    "mapo_activation_mask": mapo_activation_mask,
 }
 
 ADAPTERS = {name: compiled(adapter) for name, adapter in EAGER.items()}
