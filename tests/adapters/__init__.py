@@ -4,6 +4,7 @@ A module declares ``ADAPTERS: dict[str, Adapter]`` and, where a method needs it,
 
 * ``GRADIENT_OF``: method -> the output whose gradient the file gives, ``"loss"`` otherwise;
 * ``TOLERANCES``: method or ``"method/array"`` -> (relative, absolute floor, the reason);
+* ``JUDGED``: ``"method/array"`` -> ``judge(outputs, expected)``, for what the file says not to compare by equality;
 * ``INSTEAD_OF_NAN``: method or ``"method/array"`` -> the value wanted where the reference gives NaN.
 """
 
@@ -32,3 +33,4 @@ ADAPTERS: dict[str, Adapter] = _merge("ADAPTERS")
 GRADIENT_OF: dict[str, str] = _merge("GRADIENT_OF")
 TOLERANCES: dict[str, tuple[float, float, str]] = _merge("TOLERANCES")
 INSTEAD_OF_NAN: dict[str, float] = _merge("INSTEAD_OF_NAN")
+JUDGED: dict[str, Callable[[dict[str, Any], Any], bool]] = _merge("JUDGED")
