@@ -331,6 +331,31 @@ IDENTITIES = {
         rlx.maxmin_rlhf(np.stack([SCORES, -SCORES], 1), np.zeros((6, 5)), tolerance=1e-12).objectives.round(8),
         np.zeros((6, 2)),
     ),
+    "best_of_n by correctness is pass_at_k": lambda: (
+        rlx.best_of_n(FIRST * ONES[:, :1], FIRST * ONES[:, :1], k=3).per_problem,
+        rlx.pass_at_k(FIRST * ONES[:, :1], k=3).per_problem,
+    ),
+    "majority_at_k of one sample is pass_at_k of one": lambda: (
+        rlx.majority_at_k(TOKENS[..., 0], TOKENS[..., 0] == 0, k=1).per_problem,
+        rlx.pass_at_k(TOKENS[..., 0] == 0, k=1).per_problem,
+    ),
+    "self_consistency_rate of one sample is the largest share": lambda: (
+        rlx.self_consistency_rate(jax.nn.softmax(SCORES[0]), budget=1),
+        jax.nn.softmax(SCORES[0]).max(),
+    ),
+    "bradley_terry_mle of two players is the log-odds": lambda: (
+        np.diff(rlx.bradley_terry_mle(np.array([[0, 2.0], [6.0, 0]])).log_strengths)[0],
+        np.log(3.0),
+    ),
+    "alpha_rank of a game nobody gains in is uniform": lambda: (
+        rlx.alpha_rank(np.ones((5, 5))).stationary_distribution,
+        np.full(5, 0.2),
+    ),
+    "borda of the matrix of preferences is spo_minimaximalist": lambda: (
+        rlx.borda(PREFERENCES[0]) / 4,
+        rlx.spo_minimaximalist(PREFERENCES[0]),
+    ),
+    "trustjudge of an even judge is the mean score": lambda: (rlx.trustjudge(np.full(5, 0.2)), 3.0),
 }
 
 GRADIENTS = {

@@ -44,7 +44,7 @@ def preference_matrix(votes: Sequence[Sequence[int]], weights: Any = None, *, al
 def borda(preferences: Any) -> np.ndarray:
     r"""Borda scores ``[N]``: a vote gives an alternative a point for every one it places behind it.
 
-    .. math:: s_i = \sum_j N_{ij}
+    .. math:: s_i = \sum_{j \ne i} N_{ij}
 
     Args:
       preferences: ``[N, N]`` votes that place i before j, from :func:`preference_matrix`.
@@ -55,8 +55,7 @@ def borda(preferences: Any) -> np.ndarray:
     References:
       Borda, *Mémoire sur les élections au scrutin*, 1781.
     """
-    square("borda", preferences=preferences)
-    return np.asarray(preferences, np.float64).sum(-1)
+    return _against_others("borda", preferences).sum(-1)
 
 
 def copeland(preferences: Any) -> np.ndarray:
@@ -73,8 +72,7 @@ def copeland(preferences: Any) -> np.ndarray:
     References:
       Copeland, *A Reasonable Social Welfare Function*, 1951.
     """
-    square("copeland", preferences=preferences)
-    votes = np.asarray(preferences, np.float64)
+    votes = _against_others("copeland", preferences)
     return ((1 + np.sign(votes - votes.T)) / 2).sum(-1) - 1 / 2
 
 
@@ -105,8 +103,7 @@ def kemeny(preferences: Any, *, most: int = 1000) -> Kemeny:
     References:
       Kemeny, *Mathematics without Numbers*, 1959.
     """
-    square("kemeny", preferences=preferences)
-    votes = np.asarray(preferences, np.float64)
+    votes = _against_others("kemeny", preferences)
     size = len(votes)
     if size > KEMENY_LIMIT:
         raise UserError(f"kemeny takes at most {KEMENY_LIMIT} alternatives, not {size}; soft_condorcet takes more.")
@@ -117,6 +114,14 @@ def kemeny(preferences: Any, *, most: int = 1000) -> Kemeny:
         if len(found) == most:
             break
     return Kemeny(float(best[-1]), found)
+
+
+def _against_others(name: str, preferences: Any) -> np.ndarray:
+    """The matrix in float64, its diagonal 0: nobody is compared with itself."""
+    square(name, preferences=preferences)
+    votes = np.array(preferences, np.float64)
+    np.fill_diagonal(votes, 0)
+    return votes
 
 
 def _suffixes(votes: np.ndarray) -> tuple[list[list[int]], np.ndarray]:

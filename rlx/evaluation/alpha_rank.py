@@ -44,7 +44,8 @@ def alpha_rank(
               u = \alpha\,(\text{payoff}(r, s) - \text{payoff}(s, r)),\quad \pi = \pi C
 
     Transition rates are kept as logarithms and the chain is solved by eliminating its states one by one (Grassmann,
-    Taksar and Heyman), without a subtraction: no payoff, alpha or mass is too large or too small.
+    Taksar and Heyman), without a subtraction: no rate or mass is too small. What limits alpha is rounding: the
+    logarithms reach m times alpha times the gains, which float32 holds to a hundredth up to about 1e5.
 
     Args:
       payoffs: ``[N, N]`` payoff of strategy i against j in one population, or ``[P, N_1, ..., N_P]`` payoffs of the
@@ -153,7 +154,7 @@ def log_stationary(rates: Array) -> Array:
 
     rates = jax.lax.fori_loop(0, size - 1, eliminate, rates)
     logs = jax.lax.fori_loop(1, size, restore, jnp.zeros(size, rates.dtype))
-    return numerics.log_softmax(logs)
+    return numerics.log_softmax(logs - logs.max())  # large logs would swallow the sum's share
 
 
 class Sweep(NamedTuple):
@@ -180,7 +181,8 @@ def alpha_rank_sweep(
       m: size of the population.
       start: the first alpha.
       factor: between one alpha and the next.
-      tolerance: on the change of the distribution (largest entry); at small alpha it must have left the uniform one.
+      tolerance: on the change of the distribution (largest entry), which must also be less than a tenth of its
+        distance from the uniform one.
       steps: at most.
 
     >>> found = alpha_rank_sweep(jnp.array([[0.0, 1.0], [0.5, 0.0]]))
@@ -189,8 +191,8 @@ def alpha_rank_sweep(
     """
 
     def unfinished(carry: tuple[Array, Array, Array, Array]) -> Array:
-        uniform = jnp.abs(carry[0] - 1 / carry[0].size).max() <= tolerance  # near alpha = 0 nothing moves either
-        return ((carry[2] > tolerance) | uniform) & (carry[3] < steps)
+        left = jnp.abs(carry[0] - 1 / carry[0].size).max()  # near alpha = 0 steps are small, too, but a share of this
+        return (carry[2] > jnp.minimum(tolerance, left / 10)) & (carry[3] < steps)
 
     def step(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         before, alpha, _, count = carry

@@ -73,7 +73,10 @@ def bidirectional_entropy(p_forward: Any, p_reverse: Any) -> tuple[np.ndarray, n
     >>> print(*bidirectional_entropy([0.5, 1.0], [0.5, 1.0]))
     [0.5 1. ] [0.69314718 0. ]
     """
-    mean = (np.asarray(p_forward, np.float64) + np.asarray(p_reverse, np.float64)) / 2
+    orders = [np.asarray(p, np.float64) for p in (p_forward, p_reverse)]
+    if orders[0].shape != orders[1].shape:
+        raise UserError(f"both orders need the same items, not {orders[0].shape} and {orders[1].shape}.")
+    mean = (orders[0] + orders[1]) / 2
     if not ((mean >= 0) & (mean <= 1)).all():
         raise UserError("a judge's probabilities must lie in [0, 1].")
     parts = [x * np.log(np.where(x > 0, x, 1)) for x in (mean, 1 - mean)]
