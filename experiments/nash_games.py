@@ -6,8 +6,8 @@ method starts at the reference policy and takes the same number of iterations of
 
   python -m experiments.nash_games [--full] [--smoke] [--workdir=DIR]
 
-  (nothing)   20 games of 10 actions, beta 0.1 and 0.01, 2000 steps, exact and with 100 samples; two minutes on 2 cores
-  --full      also the official settings: beta 0.1, 0.01, 0.001 with 1000, 5000, 100 000 steps; samples 100 000 steps
+  (nothing)   20 games of 10 actions, beta 0.1 and 0.01, 2000 steps, exact and with 100 samples; two minutes
+  --full      also the official settings: beta 0.1, 0.01, 0.001 with 1000, 5000, 100 000 steps, with samples 100 000 steps; half an hour
   --smoke     few games, few steps, without a verdict
 
 writes metrics.jsonl (a row per game, method and setting, with its curve), table.md, table.csv and plot.png; a second
