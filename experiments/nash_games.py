@@ -7,7 +7,7 @@ method starts at the reference policy and takes the same number of iterations of
   python -m experiments.nash_games [--full] [--smoke] [--workdir=DIR]
 
   (nothing)   20 games of 10 actions, beta 0.1 and 0.01, 2000 steps, exact and with 100 samples; two minutes
-  --full      also the official settings: beta 0.1, 0.01, 0.001 with 1000, 5000, 100 000 steps, with samples 100 000 steps; half an hour
+  --full      also the official settings, beta 0.1, 0.01, 0.001 with 1000, 5000, 100 000 steps; half an hour
   --smoke     few games, few steps, without a verdict
 
 writes metrics.jsonl (a row per game, method and setting, with its curve), table.md, table.csv and plot.png; a second
@@ -152,14 +152,15 @@ def _curve(members: Sequence[Row], panels: dict[str, None]) -> list[Row]:
     import numpy as np
 
     first = members[0]
-    panel = f"{first['part']}, beta {first['beta']:g}, step {first['step_size']:g}"
+    panel = f"{first['part']}, beta {first['beta']:g}, step {first['step_size']:g}, {first['steps']} steps"
     panels[panel] = None
     logs = np.log10([row["curve"] for row in members])
     found = []
     for step, column in zip(first["curve_steps"], logs.T, strict=True):
         mean, low, high, _ = mean_interval(column)
         ends = {panel: mean, f"{panel}_low": low, f"{panel}_high": high}
-        found.append({"stage": "self-play", "split": first["method"], "step": step, **ends})
+        share = 100 * step / first["steps"]  # the settings differ in length, the axes of the panels do not
+        found.append({"stage": "percent of all", "split": first["method"], "step": share, **ends})
     return found
 
 
