@@ -39,6 +39,21 @@ def greater(
     return Claim(claim, measured, "paired difference > 0", verdict("greater", measured))
 
 
+def not_less(
+    claim: str, rows: Iterable[Row], metric: str, ours: Cell, theirs: Cell, *, by: float = 0.0, per: str = "seed"
+) -> Claim:
+    """The claim that ``metric`` in cell ``ours`` is not less than in cell ``theirs`` by more than ``by`` on average.
+
+    >>> rows = [{"seed": s, "m": m, "x": 1.0} for s in range(3) for m in "ab"]
+    >>> not_less("a >= b", rows, "x", {"m": "a"}, {"m": "b"}).verdict
+    'reproduced'
+    """
+    rows = list(rows)
+    left, right = paired(rows, metric, ours, theirs, per)
+    measured = mean_interval([a - b for a, b in zip(left, right, strict=True)])
+    return Claim(claim, measured, f"paired difference >= {-by or 0.0:g}", within(measured, -by, math.inf))
+
+
 def ratio_within(
     claim: str,
     rows: Iterable[Row],

@@ -96,10 +96,23 @@ def cells(
       metrics: the keys that hold an `Interval`.
       title: above the figure.
     """
-    axis_key = _numeric_axis(rows, by)
-    others = [key for key in by if key != axis_key]
-    figure, axes = _panels(len(metrics), title, height=3.4 if axis_key else max(2.0, 0.9 + 0.32 * len(rows)))
-    for axis, metric in zip(axes, metrics, strict=False):
+    panels([(rows, by, metric) for metric in metrics], path, title=title)
+
+
+def panels(shown: Sequence[tuple[Sequence[Row], Sequence[str], str]], path: str | os.PathLike[str], *, title: str = ""):
+    """Draws a panel each for rows, the keys that tell their cells apart, and a metric, as :func:`cells` does.
+
+    Args:
+      shown: (rows, by, metric) of every panel; the metric is its title.
+      path: the PNG to write.
+      title: above the figure.
+    """
+    axis_keys = [_numeric_axis(rows, by) for rows, by, _ in shown]
+    bars = [len(rows) for (rows, *_), key in zip(shown, axis_keys, strict=True) if key is None]
+    lowest = [3.4] if len(bars) < len(shown) else [2.0]
+    figure, axes = _panels(len(shown), title, height=max(lowest + [0.9 + 0.32 * count for count in bars]))
+    for axis, (rows, by, metric), axis_key in zip(axes, shown, axis_keys, strict=False):
+        others = [key for key in by if key != axis_key]
         present = [row for row in rows if isinstance(row.get(metric), Interval) and _finite(row[metric].mean)]
         if axis_key is None:
             _bars(axis, present, metric, others)

@@ -70,7 +70,7 @@ class Mixture(NamedTuple):
     Attributes:
       weights: ``[G, D]``: the reward of a response is ``features @ weights[g]``.
       groups: ``[U]`` group of each user.
-      loglik: of all comparisons, each under its user's group.
+      loglik: of all comparisons, each under its user's group; with shares, of the groups too.
       converged: no user changed group in the last step, and the likelihood stood still.
       steps: of expectation maximisation.
     """
@@ -86,6 +86,7 @@ def maxmin_rlhf_mixture(
     features: Array,
     *,
     groups: int = 2,
+    shares: bool = False,
     ridge: float = 1e-2,
     restarts: int = 16,
     tolerance: float = 1e-4,
@@ -98,7 +99,11 @@ def maxmin_rlhf_mixture(
     .. math:: g_u = \arg\max_g \prod_{m}\sigma(\theta_g^\top x_{um}),\qquad
        \theta_g = \arg\max_\theta \sum_{u: g_u = g}\sum_m \log\sigma(\theta^\top x_{um}) - \tfrac\rho2|\theta|^2
 
-    with :math:`x = \phi(y_w) - \phi(y_l)`. The M-step takes monotone steps with the bound :math:`X^\top X/4` on the
+    with :math:`x = \phi(y_w) - \phi(y_l)`. This likelihood, the paper's, takes groups to be equally likely: it gains by
+    splitting a large majority before it singles out a few users. ``shares`` adds the logarithm of the group's share of
+    the users to the E-step, as the likelihood of a mixture has it, which does find small groups.
+
+    The M-step takes monotone steps with the bound :math:`X^\top X/4` on the
     curvature. Groups start at single users, far from one another as in k-means++; the likeliest of the restarts is
     returned. A run stops when no user changes group and no weight moves by more than ``tolerance``. A group may end
     empty: then its weights are 0.
@@ -106,6 +111,7 @@ def maxmin_rlhf_mixture(
     Args:
       features: ``[U, M, 2, D]`` features of both responses of M comparisons of U users, chosen first.
       groups: G.
+      shares: weigh groups by their share of the users, of which each has one more than it has.
       ridge: of the weights, above 0.
       restarts: independent starts.
       tolerance: on the largest change of a weight.
@@ -129,7 +135,7 @@ def maxmin_rlhf_mixture(
     check_shapes(**{"where": where, "comparisons of a user": features[..., 0, 0]})
     real = jnp.ones(features.shape[:2], bool) if where is None else where
     features = numerics.clean(numerics.accumulate(features), real[..., None, None])
-    problem = _Comparisons(features[:, :, 0] - features[:, :, 1], real, ridge)
+    problem = _Comparisons(features[:, :, 0] - features[:, :, 1], real, ridge, shares)
     runs = jax.vmap(lambda key: _expectation_maximisation(problem, key, groups, tolerance, max_steps))(
         jax.random.split(jax.random.key(seed), restarts)
     )
@@ -138,11 +144,12 @@ def maxmin_rlhf_mixture(
 
 
 class _Comparisons(NamedTuple):
-    """Differences of features ``[U, M, D]``, which comparisons are real ``[U, M]``, and the ridge."""
+    """Differences of features ``[U, M, D]``, the real comparisons ``[U, M]``, the ridge, and whether shares count."""
 
     differences: Array
     where: Array
     ridge: float | Array
+    shares: bool
 
     def loglik(self, weights: Array) -> Array:
         """``[G, D] -> [G, U]``."""
@@ -184,15 +191,18 @@ def _expectation_maximisation(
 ) -> Mixture:
     """One run from one start."""
 
-    def assigned(weights: Array) -> tuple[Array, Array]:
+    def assigned(weights: Array, members: Array | None = None) -> tuple[Array, Array]:
         likelihood = problem.loglik(weights)
+        if problem.shares and members is not None:
+            sizes = members.sum(-1, keepdims=True) + 1
+            likelihood = likelihood + jnp.log(sizes / sizes.sum())
         return jnp.argmax(likelihood, 0), likelihood.max(0).sum()
 
     def step(run: Mixture) -> Mixture:
         members = run.groups == jnp.arange(groups)[:, None]
         climb = jax.vmap(lambda w, m: problem.climb(w, m.astype(w.dtype), 10))
         weights = climb(run.weights, members)
-        following, loglik = assigned(weights)
+        following, loglik = assigned(weights, members)
         still = jnp.abs(weights - run.weights).max() <= tolerance
         return Mixture(weights, following, loglik, still & (following == run.groups).all(), run.steps + 1)
 
