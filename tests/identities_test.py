@@ -356,6 +356,76 @@ IDENTITIES = {
         rlx.spo_minimaximalist(PREFERENCES[0]),
     ),
     "trustjudge of an even judge is the mean score": lambda: (rlx.trustjudge(np.full(5, 0.2)), 3.0),
+    "listnet is adpo_listwise without an anchor at temperature one": lambda: (
+        rlx.listnet(SCORES, LIST),
+        rlx.adpo_listwise(SCORES, np.zeros_like(SCORES), LIST, tau=1.0, beta_r=1.0),
+    ),
+    "ranknet is lambdaloss without weights": lambda: (
+        rlx.ranknet(SCORES, LIST),
+        rlx.lambdaloss(SCORES, LIST, weighting="none"),
+    ),
+    "ranknet of two is reference-free dpo": lambda: (
+        rlx.ranknet(POLICY, np.array([[1.0, 0.0]] * 6)),
+        rlx.dpo_reference_free(POLICY, beta=1.0),
+    ),
+    "lambdaloss_allrank without weights is the sum of ranknet": lambda: (
+        rlx.lambdaloss_allrank(SCORES, LIST, weighting="none", base=np.e),
+        rlx.ranknet(SCORES, LIST, reduce=aggregate.total),
+    ),
+    "dcg of a list is lambdarank times its size": lambda: (
+        rlx.lambdaloss(SCORES, -LIST),
+        5 * rlx.lambdaloss(SCORES, -LIST, weighting="lambdarank"),
+    ),
+    "lipo_lambda of two is dpo times the discount they contest": lambda: (
+        rlx.lipo_lambda(POLICY, REFERENCE, np.array([[1.0, 0.0]] * 6), beta=0.1),
+        rlx.dpo(POLICY, REFERENCE, beta=0.1) * (1 / np.log(2) - 1 / np.log(3)),
+    ),
+    "dpo_pl of two is dpo": lambda: (rlx.dpo_pl(POLICY, REFERENCE, beta=0.1), rlx.dpo(POLICY, REFERENCE, beta=0.1)),
+    "dpo_pl is listmle of the implicit rewards": lambda: (
+        rlx.dpo_pl(LIST, LIST_REFERENCE, beta=0.1),
+        rlx.listmle(0.1 * (LIST - LIST_REFERENCE), np.tile(-np.arange(5), (6, 1))),
+    ),
+    "dpo_pl of the best against the rest is adpo_listwise with far scores": lambda: (
+        rlx.dpo_pl(LIST, LIST_REFERENCE, beta=0.5, top_k=1),
+        rlx.adpo_listwise(LIST, LIST_REFERENCE, np.where(FIRST, 1e4, 0.0).repeat(6, 0), tau=2.0),
+    ),
+    "pro of two without fine-tuning is simpo with the gap as beta": lambda: (
+        rlx.pro(POLICY, LENGTHS, np.array([[1.7, 0.0]] * 6), sft_weight=0.0, epsilon=0.0),
+        rlx.simpo(POLICY, LENGTHS, beta=1.7, gamma=0.0),
+    ),
+    "irpo of two is half of dpo, summed": lambda: (
+        rlx.irpo(POLICY, REFERENCE, np.array([[1.0, 0.0]] * 6), beta=0.1),
+        3 * rlx.dpo(POLICY, REFERENCE, beta=0.1),
+    ),
+    "hinton_kd of the true class alone is pld with a top-1 weight": lambda: (
+        rlx.hinton_kd(SCORES, LIST, np.arange(6) % 5, alpha=1.0),
+        rlx.pld(SCORES, LIST, np.arange(6) % 5, weighting="top1"),
+    ),
+    "hinton_kd of the teacher alone is listnet less the entropy of the teacher": lambda: (
+        rlx.hinton_kd(SCORES, LIST, np.zeros(6, int), alpha=0.0, temperature=1.0),
+        rlx.listnet(SCORES, LIST) - rlx.listnet(LIST, LIST),
+    ),
+    "adpo_softmax of sums that are never clipped is adpo_listwise": lambda: (
+        rlx.adpo_softmax(LOGPROBS, OLD, ADVANTAGES, length_normalize=False, clip_log_ratio=1e9, clip_score=1e9),
+        rlx.adpo_listwise(LOGPROBS.sum(-1), OLD.sum(-1), ADVANTAGES[..., 0], tau=0.5, beta_r=0.3),
+    ),
+    "adpo_infonce is adpo_softmax with a sharp target": lambda: (
+        rlx.adpo_infonce(LOGPROBS, OLD, ADVANTAGES),
+        rlx.adpo_softmax(LOGPROBS, OLD, ADVANTAGES, beta_r=1e-6),
+    ),
+    "adpo_all_pairs of two is adpo_infonce": lambda: (
+        rlx.adpo_all_pairs(LOGPROBS[:, :2], OLD[:, :2], ADVANTAGES[:, :2]),
+        rlx.adpo_infonce(LOGPROBS[:, :2], OLD[:, :2], ADVANTAGES[:, :2]),
+    ),
+    "smoothed advantages of two are opposite": lambda: (
+        rlx.adpo_kde_advantage(SCORES[:, :2]).sum(-2),
+        np.zeros((6, 1)),
+    ),
+    "ndcg of the labels' own order is one": lambda: (rlx.ranking_metrics(-LIST, -LIST).ndcg, np.ones(6)),
+    "a ranking of two queries steps along their difference": lambda: (
+        rlx.zo_rank_gradient(SCORES[:2], np.array([1, 0])).gradient,
+        SCORES[0] - SCORES[1],
+    ),
 }
 
 GRADIENTS = {

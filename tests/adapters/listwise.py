@@ -70,15 +70,15 @@ def adpo_variants(hyper: Hyper, inputs: Inputs) -> Outputs:
     bounds = {name: hyper[name] if hyper[name] > 0 else jnp.inf for name in ("clip_log_ratio", "clip_anchored_score")}
     keywords = {"tau": hyper["tau"], "length_normalize": hyper["use_length_normalization"], "where": where}
     keywords |= {"clip_log_ratio": bounds["clip_log_ratio"], "clip_score": bounds["clip_anchored_score"]}
-    smoothing = {"top_k": hyper["pl_top_k"] or None, "epsilon": hyper["pl_label_smoothing"]}
-    smoothing["poly"] = hyper["poly_epsilon"] if hyper["use_poly_loss"] else 0.0
+    smoothing = {"top_k": hyper.get("pl_top_k", 3) or None, "epsilon": hyper.get("pl_label_smoothing", 0.1)}
+    smoothing["poly"] = hyper.get("poly_epsilon", 1.0) if hyper.get("use_poly_loss", True) else 0.0
     scale = hyper.get("grad_scale_factor", 20.0) if hyper["loss_variant"] == "scaled" else 1.0
     softmax = anchored.adpo_softmax, {"beta_r": hyper["beta_reward"], "scale": scale}
     variants = {
         "softmax": softmax,
         "direct": softmax,
         "scaled": softmax,
-        "plackett_luce": (anchored.adpo_plackett_luce, smoothing | {"temperature": hyper["pl_temperature"]}),
+        "plackett_luce": (anchored.adpo_plackett_luce, smoothing | {"temperature": hyper.get("pl_temperature", 1.0)}),
         "infonce": (anchored.adpo_plackett_luce, {"top_k": 1, "epsilon": 0.0, "poly": 0.0}),
         "pairwise": (anchored.adpo_all_pairs, {}),
     }
