@@ -164,14 +164,12 @@ def tested(config: ConfigDict, rows: Sequence[Row]) -> list[parts.Tested]:
     return found
 
 
-def panels(rows: Sequence[Row]) -> list[tuple[str, list[Row], tuple[str, ...]]]:
+def panels(rows: Sequence[Row]) -> list[parts.Panel]:
     """Accuracy on cycles, and over the dimension on tournaments."""
-    valued = [{**row, "value": row["accuracy"]} for row in rows]
-    cycles = [row for row in valued if row["table"] == CYCLES]
-    tournaments = [{**row, "method": "1: bradley_terry_rm"} for row in valued if row["table"] == TOURNAMENTS]
+    cycles, tournaments = ([row for row in rows if row["table"] == table] for table in (CYCLES, TOURNAMENTS))
     return [
-        ("accuracy on cycles", cycles, ("items", "method")),
-        ("accuracy on tournaments (1: bradley_terry_rm)", tournaments, ("dimension",)),
+        ("cycles", cycles, ("items", "method"), "accuracy"),
+        (f"tournaments ({BT}, then gpm)", tournaments, ("dimension",), "accuracy"),
     ]
 
 

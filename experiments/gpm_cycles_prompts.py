@@ -153,10 +153,15 @@ def tested(config: ConfigDict, rows: Sequence[Row]) -> list[parts.Tested]:
     return found
 
 
-def panels(rows: Sequence[Row]) -> list[tuple[str, list[Row], tuple[str, ...]]]:
+def panels(rows: Sequence[Row]) -> list[parts.Panel]:
     """Bars of both kinds."""
-    valued = [{**row, "prompt": kind, "value": row[f"accuracy_{kind}"]} for kind in KINDS for row in rows]
-    return [("accuracy by prompt", valued, ("method", "prompt", "dimension"))]
+    names = {row["dimension"]: BT if row["method"] == BT else f"{GPM}, {row['dimension']} dimensions" for row in rows}
+    shown = [
+        {"prompt": kind, "model": names[row["dimension"]], "accuracy": row[f"accuracy_{kind}"]}
+        for kind in KINDS
+        for row in rows
+    ]
+    return [("transformer, by prompt", shown, ("prompt", "model"), "accuracy")]
 
 
 PART = parts.Part(

@@ -19,6 +19,7 @@ from rlx.report.rows import write_atomically
 
 Row = dict[str, Any]
 Tested = tuple[Claim, str]
+Panel = tuple[str, list[Row], tuple[str, ...], str]
 
 
 class Table(NamedTuple):
@@ -38,7 +39,7 @@ class Part(NamedTuple):
       cells: config -> cells, each with its ``table``, the keys of that table, and a ``seed``.
       rows: (cells that differ in the seed alone, config) -> what was measured in each.
       tested: (config, rows) -> claims, each with the statement of the paper or of theory that it holds up to.
-      panels: rows -> (title, rows with a ``value``, keys that tell its cells apart).
+      panels: rows -> (title, rows, keys that tell its cells apart, metric).
       tables: by name.
       note: what stands above the tables.
       cell_keys: fields of the config that only say which cells there are.
@@ -48,7 +49,7 @@ class Part(NamedTuple):
     cells: Callable[[ConfigDict], list[Row]]
     rows: Callable[[Sequence[Row], ConfigDict], Sequence[Row]]
     tested: Callable[[ConfigDict, Sequence[Row]], list[Tested]]
-    panels: Callable[[Sequence[Row]], list[tuple[str, list[Row], tuple[str, ...]]]]
+    panels: Callable[[Sequence[Row]], list[Panel]]
     tables: Mapping[str, Table]
     note: str
     cell_keys: tuple[str, ...] = ("seeds",)
@@ -117,9 +118,8 @@ def report(
 def _plot(experiment: Experiment, rows: Mapping[str, Sequence[Row]], path: Path) -> None:
     shown = []
     for name, found in rows.items():
-        for title, own, by in experiment.parts[name].panels(found):
-            lines = tables.summarise(own, by, ["value"])
-            shown.append(([{**line, title: line["value"]} for line in lines], by, title))
+        for title, own, by, metric in experiment.parts[name].panels(found):
+            shown.append((title, tables.summarise(own, by, [metric]), by, metric))
     temporary = path.with_name(".plot.tmp.png")
     plots.panels(shown, temporary, title=experiment.title)
     os.replace(temporary, path)

@@ -6,7 +6,7 @@ arXiv:2507.20150; its theory, on random instances). *groups*: a single reward mo
 
   python -m experiments.policy_cliff [--full] [--smoke] [--part=cliff] [--workdir=DIR]
 
-  (nothing)     20 instances of both parts; a minute on 2 cores
+  (nothing)     20 instances of both parts; two minutes on 2 cores
   --full        100 instances
   --smoke       both parts in seconds, without a verdict
   --part=cliff  one part only: cliff or groups

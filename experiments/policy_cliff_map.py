@@ -82,14 +82,12 @@ def weights(cell: Row, config: ConfigDict) -> tuple[np.ndarray, float]:
     rng = np.random.default_rng([cell["seed"], 1])
     pair = rng.standard_normal((2, problem.states, problem.actions))
     grid = round(1 / cell["change"])
-    weight = (np.arange(grid + 1) / grid)[:, None]
-    # a state at a time: the whole sweep of all states would take a gigabyte
-    largest = [
-        total_variation(swept[1:], swept[:-1]).max()
-        for one, other in zip(*pair, strict=True)
-        for swept in [policies(weight * one + (1 - weight) * other, cell["alpha"])]
-    ]
-    return np.array(largest), float(np.abs(pair[0] - pair[1]).max() / grid)
+    weight = (np.arange(grid + 1) / grid)[:, None, None]
+    largest = []
+    for one, other in zip(*(np.array_split(reward, 10) for reward in pair), strict=True):  # all at once: a gigabyte
+        swept = policies(weight * one + (1 - weight) * other, cell["alpha"])
+        largest.append(total_variation(swept[1:], swept[:-1]).max(0))
+    return np.concatenate(largest), float(np.abs(pair[0] - pair[1]).max() / grid)
 
 
 def rows(cells: Sequence[Row], config: ConfigDict) -> list[Row]:
@@ -140,12 +138,17 @@ def tested(config: ConfigDict, rows: Sequence[Row]) -> list[parts.Tested]:
     return found
 
 
-def panels(rows: Sequence[Row]) -> list[tuple[str, list[Row], tuple[str, ...]]]:
+def panels(rows: Sequence[Row]) -> list[parts.Panel]:
     """Both tables on logarithmic axes."""
-    found = []
-    for table, metric in ((NOISE, "tv"), (WEIGHTS, "largest_tv")):
-        own = [{**row, "value": float(np.log10(row[metric]))} for row in rows if row["table"] == table]
-        found.append((f"log10 {metric}, {table}", own, ("change", "alpha")))
+    found, shown = [], "log10 total variation"
+    for table, metric, title in (
+        (NOISE, "tv", "noise on a tie, mean over states"),
+        (WEIGHTS, "largest_tv", "weights of two rewards, worst state"),
+    ):
+        own = [row for row in rows if row["table"] == table]
+        names = [f"softmax, alpha {row['alpha']:g}" if row["alpha"] else "argmax" for row in own]
+        lines = [{**row, "policy": n, shown: float(np.log10(row[metric]))} for row, n in zip(own, names, strict=True)]
+        found.append((title, lines, ("change", "policy"), shown))
     return found
 
 

@@ -96,29 +96,31 @@ def cells(
       metrics: the keys that hold an `Interval`.
       title: above the figure.
     """
-    panels([(rows, by, metric) for metric in metrics], path, title=title)
+    panels([(metric, rows, by, metric) for metric in metrics], path, title=title)
 
 
-def panels(shown: Sequence[tuple[Sequence[Row], Sequence[str], str]], path: str | os.PathLike[str], *, title: str = ""):
-    """Draws a panel each for rows, the keys that tell their cells apart, and a metric, as :func:`cells` does.
+def panels(
+    shown: Sequence[tuple[str, Sequence[Row], Sequence[str], str]], path: str | os.PathLike[str], *, title: str = ""
+):
+    """Draws panels of different rows, each as :func:`cells` draws its own.
 
     Args:
-      shown: (rows, by, metric) of every panel; the metric is its title.
+      shown: (title, rows, by, metric) of every panel.
       path: the PNG to write.
       title: above the figure.
     """
-    axis_keys = [_numeric_axis(rows, by) for rows, by, _ in shown]
-    bars = [len(rows) for (rows, *_), key in zip(shown, axis_keys, strict=True) if key is None]
+    axis_keys = [_numeric_axis(rows, by) for _, rows, by, _ in shown]
+    bars = [len(rows) for (_, rows, *_), key in zip(shown, axis_keys, strict=True) if key is None]
     lowest = [3.4] if len(bars) < len(shown) else [2.0]
     figure, axes = _panels(len(shown), title, height=max(lowest + [0.9 + 0.32 * count for count in bars]))
-    for axis, (rows, by, metric), axis_key in zip(axes, shown, axis_keys, strict=False):
+    for axis, (heading, rows, by, metric), axis_key in zip(axes, shown, axis_keys, strict=False):
         others = [key for key in by if key != axis_key]
         present = [row for row in rows if isinstance(row.get(metric), Interval) and _finite(row[metric].mean)]
         if axis_key is None:
             _bars(axis, present, metric, others)
         else:
             _lines(axis, present, metric, axis_key, others)
-        axis.set_title(metric)
+        axis.set_title(heading)
     _save(figure, path)
 
 

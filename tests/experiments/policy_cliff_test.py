@@ -63,8 +63,15 @@ def test_measures_by_hand() -> None:
     rewards = np.array([[1.0, 0.0], [0.0, 0.0]])
     found = policy_cliff_groups.measures(np.array([1.0, 0.0]), np.array([0.0, 1.0]), rewards, share=0.75)
     likely = 1 / (1 + np.exp(-1))
-    wanted = {"majority": 1, "minority": 0, "worst": 0, "minority_win_rate": 0.5, "kl": np.log(2)}
-    assert found == pytest.approx({**wanted, "win_rate": 0.75 * likely + 0.25 * 0.5})
+    wanted = {
+        "majority": 1,
+        "minority": 0,
+        "worst": 0,
+        "minority_win_rate": 0.5,
+        "group_win_rate": (likely + 0.5) / 2,
+        "kl": np.log(2),
+    }
+    assert found == pytest.approx({**wanted, "user_win_rate": 0.75 * likely + 0.25 * 0.5})
 
 
 @pytest.mark.parametrize("size", ["smoke", "default", "full"])
@@ -97,6 +104,6 @@ def test_claims_on_groups_follow_the_rows() -> None:
         for cell in policy_cliff_groups.cells(config):
             noise, fair = cell["seed"] / 1e6, sign * ("maxmin" in cell["method"])
             other = 0.0 if sign > 0 else cell["share"]  # a policy that depends on the shares
-            rates = {"minority_win_rate": 0.5 + 0.1 * sign + noise, "win_rate": 0.5 + 0.1 * sign + noise}
+            rates = {f"{of}_win_rate": 0.5 + 0.1 * sign + noise for of in policy_cliff_groups.WHOM}
             rows.append({**cell, **rates, "worst": fair + other + noise, "found": 0.8 + 0.1 * sign + 2 * noise})
         assert {claim.verdict for claim, _ in policy_cliff_groups.tested(config, rows)} == {verdict}

@@ -59,3 +59,17 @@ def test_wrong_settings_are_named():
         pluralistic.maxmin_rlhf_mixture(jnp.zeros((2, 3, 2, 4)), ridge=0)
     with pytest.raises(errors.UserError, match="where has shape"):
         pluralistic.assign_users(jnp.zeros((3, 4, 2, 2)), where=jnp.ones((4, 3), bool))
+
+
+def test_shares_single_out_a_few_users_where_equal_groups_split_the_many():
+    """80 users, 4 of them of the other taste, on noisy comparisons: the paper's likelihood is higher for a split."""
+    few, rng = np.arange(80) >= 76, np.random.default_rng(3)
+    pairs = rng.normal(size=(80, 20, 2, 12))
+    taste = np.where(few[:, None, None], -1.0, 1.0) * pairs[..., 0]
+    first = rng.random(taste.shape[:2]) < 1 / (1 + np.exp(taste[..., 1] - taste[..., 0]))
+    features = jnp.asarray(np.where(first[..., None, None], pairs, pairs[:, :, ::-1]), jnp.float32)
+    agreement = {}
+    for shares in (False, True):
+        groups = np.asarray(pluralistic.maxmin_rlhf_mixture(features, shares=shares, restarts=8).groups)
+        agreement[shares] = max((groups == few).mean(), (groups != few).mean())
+    assert agreement[True] > 0.95 > 0.8 > agreement[False]
