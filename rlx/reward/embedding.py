@@ -19,15 +19,15 @@ def norm(x: Array) -> Array:
     return jnp.where(nonzero, scale * jnp.sqrt(jnp.square(safe).sum(-1, keepdims=True)), 0)[..., 0]
 
 
-def unit(x: Array) -> Array:
-    """``x / |x|``, and 0 where x is 0.
+def unit(x: Array, *, epsilon: float = 1e-8) -> Array:
+    """``x / |x|``; a length below ``epsilon`` counts as that, so that 0 stays 0 and no slope exceeds 1/epsilon.
 
     >>> print(unit(jnp.array([[3.0, 4.0], [0.0, 0.0]])))
     [[0.6 0.8]
      [0.  0. ]]
     """
     length = norm(x)[..., None]
-    return jnp.where(length > 0, x / jnp.where(length > 0, length, 1), 0)
+    return x / jnp.where(length > epsilon, length, epsilon)
 
 
 def distance(x: Array, y: Array) -> Array:

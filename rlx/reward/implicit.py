@@ -141,9 +141,8 @@ def implicit_prm_kto(
     whole = compare.pair_where(where)
     reward = beta * scores.log_ratio(policy_logps, reference_logps)
     chosen, rejected = numerics.clean(reward[..., 0], whole), numerics.clean(reward[..., 1], whole)
-    above_chosen, above_rejected = (
-        jax.nn.relu(numerics.mean(side, where=whole, axis_name=axis_name)) for side in (chosen, rejected)
-    )
+    means = (numerics.mean(side, where=whole, axis_name=axis_name) for side in (chosen, rejected))
+    above_chosen, above_rejected = (jnp.where(z >= 0, z, 0) for z in means)  # at 0 the slope is that from above
     terms = links.sigmoid(chosen - above_rejected) + links.sigmoid(above_chosen - rejected)
     return aggregate.finish(terms / 2, whole, reduce)
 

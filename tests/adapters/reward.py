@@ -51,7 +51,7 @@ def secrets_rlhf2(hyper: Hyper, inputs: Inputs) -> Outputs:
 def rm_contrastive(hyper: Hyper, inputs: Inputs) -> Outputs:
     """Every row is one item: K = 1."""
     arrays = inputs["anchor_embeddings"][:, None], inputs["positive_embeddings"][:, None]
-    found = losses(lambda reduce: contrastive.rm_contrastive(*arrays, **hyper, reduce=reduce))
+    found = losses(lambda reduce: contrastive.rm_contrastive(*arrays, temperature=hyper["temperature"], reduce=reduce))
     return found | {"per_example": found["per_example"][:, 0]}
 
 
@@ -240,4 +240,4 @@ ADAPTERS |= {
 }
 
 _CONSTANT = (1e-9, 1e-6, "a constant objective is 0 exactly; means of floating numbers leave about 1e-16/epsilon")
-TOLERANCES = {"multi_objective_grpo": _CONSTANT}
+TOLERANCES = {"multi_objective_grpo": _CONSTANT, "multi_objective_grpo_advantage": (1e-9, 1e-9, _CONSTANT[2])}
