@@ -70,3 +70,11 @@ def test_every_seed_and_the_mean() -> None:
     assert claims.mean_within("mean", data, "x", A, high=1.2).verdict == "reproduced"
     assert claims.mean_within("mean", data, "x", A, low=1.05, high=9).verdict == "inconclusive"
     assert claims.mean_within("mean", data, "x", A, low=2).verdict == "not reproduced"
+
+
+def test_not_less_allows_equality_and_a_margin() -> None:
+    same, lower = rows(a=[1.0, 1.1, 1.2], b=[1.0, 1.1, 1.2]), rows(a=[1.0, 1.1, 1.2], b=[1.02, 1.12, 1.22])
+    assert claims.not_less("a >= b", same, "x", A, B).verdict == "reproduced"
+    assert claims.not_less("a >= b", lower, "x", A, B).verdict == "not reproduced"
+    found = claims.not_less("a >= b - 0.05", lower, "x", A, B, by=0.05)
+    assert found.verdict == "reproduced" and found.rule == "paired difference >= -0.05"
