@@ -92,17 +92,28 @@ def trainer(model: Model, method: Mapping[str, Any], optimizer: Mapping[str, Any
 
 
 def train(
-    trainer: Trainer, policy: Params | None, data: Mapping[str, np.ndarray], *, batch_size: int, steps: int, seed: int
+    trainer: Trainer,
+    policy: Params | None,
+    data: Mapping[str, np.ndarray],
+    *,
+    batch_size: int,
+    steps: int,
+    seed: int,
+    watch: Callable[[int, Params], None] = lambda step, policy: None,
 ) -> tuple[Params, dict[str, float]]:
-    """Trains from ``policy`` (None: a fresh one) on the rows of ``data``; returns parameters and the last metrics."""
+    """Trains from ``policy`` (None: a fresh one) on the rows of ``data``; returns parameters and the last metrics.
+
+    ``watch`` sees the parameters after every step; the next step overwrites them.
+    """
     mesh = _mesh()
     current = state.create_state(
         trainer.model, trainer.method, trainer.optimizer, Shapes(), seed=seed, mesh=mesh, policy=policy
     )
     reported: dict[str, metrics.Mean] = {}
-    for rows in batches(len(data["index"]), batch_size, steps, seed):
+    for done, rows in enumerate(batches(len(data["index"]), batch_size, steps, seed), 1):
         batch = sharding.put_batch({name: array[rows] for name, array in data.items()}, mesh)
         current, reported = trainer.step(current, batch, {})
+        watch(done, current.params["policy"])
     return current.params["policy"], metrics.values(reported)
 
 
