@@ -102,6 +102,13 @@ ENTRIES: dict[str, Entry] = {
         provenance="equation",
         equation="r -= lr mean_v (rank_v - rank(r + sigma Gumbel))",
     ),
+    "rank_aggregation": Entry(
+        aggregation.rank_aggregation,
+        kind="host",
+        paper="arXiv:2202.03799",
+        provenance="peer library",
+        equation="rule(N), N_ij the votes that place i before j",
+    ),
     "borda": Entry(
         aggregation.borda,
         kind="host",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,9 @@ KEMENY_LIMIT = 16
 """Alternatives that the exact search over subsets takes."""
 
 
-def preference_matrix(votes: Sequence[Sequence[int]], weights: Any = None, *, alternatives: int | None = None):
+def preference_matrix(
+    votes: Sequence[Sequence[int]], weights: Any = None, *, alternatives: int | None = None
+) -> np.ndarray:
     """Weighted votes ``[N, N]`` that place alternative i before j.
 
     Args:
@@ -144,6 +146,27 @@ def _paths(first: list[list[int]], some: int) -> Iterator[list[int]]:
     for leader in first[some]:
         for rest in _paths(first, some & ~(1 << leader)):
             yield [leader, *rest]
+
+
+def rank_aggregation(
+    votes: Sequence[Sequence[int]],
+    weights: Any = None,
+    *,
+    rule: Callable[[np.ndarray], Any] = borda,
+    alternatives: int | None = None,
+) -> Any:
+    """What a voting rule says of ranked votes.
+
+    Args:
+      votes: rankings, the best first; they may leave alternatives out.
+      weights: ``[V]`` how often a vote was cast.
+      rule: :func:`borda`, :func:`copeland`, :func:`kemeny`, or any function of the matrix of preferences.
+      alternatives: their number; by default the highest id + 1.
+
+    >>> rank_aggregation([[0, 1, 2], [0, 2, 1]]), rank_aggregation([[0, 1, 2], [0, 2, 1]], rule=copeland)
+    (array([4., 1., 1.]), array([2. , 0.5, 0.5]))
+    """
+    return rule(preference_matrix(votes, weights, alternatives=alternatives))
 
 
 class Aggregate(NamedTuple):

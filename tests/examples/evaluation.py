@@ -79,6 +79,10 @@ def preferences(rng: np.random.Generator) -> Call:
     return (rng.integers(0, 9, (4, 4)).astype(np.float32),), {}
 
 
+def rank_aggregation(rng: np.random.Generator) -> Call:
+    return ([rng.permutation(4) for _ in range(5)], rng.integers(1, 4, 5)), {}
+
+
 def two_level_borda(rng: np.random.Generator) -> Call:
     return (rng.normal(size=(2, 3, 4)).astype(np.float32),), {}
 
@@ -126,6 +130,7 @@ EXAMPLES = {
     "alpha_rank": alpha_rank,
     "soft_condorcet": soft_condorcet,
     "fenchel_young_condorcet": fenchel_young_condorcet,
+    "rank_aggregation": rank_aggregation,
     "borda": preferences,
     "copeland": preferences,
     "kemeny": preferences,
