@@ -8,8 +8,8 @@ r"""Any preference, reward-model or distillation loss of the catalogue, on data 
 METHODS.md lists the names; ``dpo`` is the default. The data is generated: a response is better the more often it
 repeats the letter that its prompt names, so the true preference is known (:mod:`rlx.data.letters`). Each method gets
 what it reads: pairs, lists of four, single responses with a label, or text; scores, win rates or probabilities from the
-true rewards; a reference, anchor or teacher that is the policy at the start of the stage, opponents that are its
-snapshots. A reward model trains in the stage ``reward``. To train on your own file:
+true rewards; a reference, anchor or teacher that is the policy at the start of the stage; an old policy or opponents
+that are its snapshots. A reward model trains in the stage ``reward``. To train on your own file:
 ``--config.data.source=jsonl --config.data.path=FILE`` (and ``--config.data.arrays`` for what it holds beside texts).
 
 A teacher worth the name is another run: ``--config.policies.teacher.run=runs/teacher``. Methods that their papers run
@@ -24,17 +24,22 @@ from rlx import sweep as sweeps
 from rlx.build import build
 from rlx.data import letters
 from rlx.errors import UserError, close_matches
-from rlx.train import policies
+from rlx.train import forward, policies
 from rlx.train.smoke import shrink
 
 EXAMPLES = 512
-OF_THE_MODEL = ("rewards", "scores", "hidden", "values")
+OF_THE_MODEL = (*forward.HEAD, *forward.LAST)
 """What stands first in the signature of a reward model or a ranker: the stage is ``reward``."""
+NOT_HERE = {
+    "hypo": "needs samples of the policy in every step",
+    "onereward_policy_loss": "differentiates a judge through a generated image",
+    "diffusion_dro": "compares denoising errors of an image model",
+}
 NAMES = [
     name
     for family in ("pairwise", "token_level", "listwise", "game", "reward")
     for name, entry in catalog.FAMILIES[family].items()
-    if entry.kind == "loss"
+    if entry.kind == "loss" and name not in NOT_HERE
 ]
 SWEPT = (
     "dpo",
@@ -57,6 +62,8 @@ def get_config(arg=None):
     name, _, size = (arg or "dpo").partition(",")
     if name == "smoke":
         name, size = "dpo", "smoke"
+    if name in NOT_HERE:
+        raise UserError(f"{name} does not train on texts: it {NOT_HERE[name]}. Call rlx.{name} on arrays.")
     if name not in NAMES:
         raise UserError(f"unknown method {name!r}.{close_matches(name, NAMES)} METHODS.md lists the names.")
     method = build(name)
@@ -87,10 +94,10 @@ def data(method):
     make = letters.letter_lists if method.data == "lists" else letters.letter_pairs
     rows = make(EXAMPLES, seed=0)
     known = [letters.known(row) for row in rows]
+    if "rationale_logps" in method.needs:
+        rows = [row | {"rationale": f"more {row['prompt'][0]}"} for row in rows]
     read = [name for name in (*method.needs[1:], *method.optional, *method.prepare_needs) if name in known[0]]
-    arrays = (
-        [] if method.data in ("unpaired", "sft") else sorted({*read} - ({"scores"} if "scores" in rows[0] else set()))
-    )
+    arrays = sorted({*read} - {*rows[0]} - ({"labels"} if method.data == "unpaired" else set()))
     return {
         "source": "memory",
         "records": [
@@ -106,8 +113,8 @@ def data(method):
 def beside(method):
     """The policies that a method reads: opponents are the last two snapshots, all others the policy at the start."""
     rules = {role: {"update": "fixed"} for role in policies.roles_of(method)}
-    if "opponents" in rules:
-        rules["opponents"] = {"update": "snapshot", "every": 25, "count": 2}
+    for role in {"old", "opponents"} & {*rules}:
+        rules[role] = {"update": "snapshot", "every": 25, "count": 2 if role == "opponents" else 1}
     return rules
 
 

@@ -4,14 +4,16 @@ A table per family: what each name computes, reads and is made of, where it is f
 """
 
 import ast
+import functools
 import inspect
 import json
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
-from rlx import catalog
+from rlx import catalog, config
 from rlx.catalog.wanted import WANTED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,8 +30,8 @@ current and that every case passes, value and gradient (`tests/conformance_test.
   a maintained library was run. `equation`: no code is public; an independent implementation of the paper's equation.
 * *Cases*: golden cases that check the method, gradients included; *none*: tests derive what must hold.
 * *Parts*: functions of the shared parts (`rlx/preference`, `rlx/policy`) that it is made of.
-* *Config*: every loss on pairs, lists or text trains from `configs/preference.py:<name>`; methods of a policy gradient
-  need rollouts.
+* *Config*: every loss on pairs, lists or text trains from `configs/preference.py:<name>`; what does not, and why, stands
+  below. Methods of a policy gradient need rollouts.
 * *Elsewhere*: names in other libraries; `rlx.from_trl` and `rlx.from_verl` take those names with their arguments.
 * Every loss also passes the property table (`tests/table_test.py`); exemptions stand below, with their reason.
 
@@ -128,7 +130,12 @@ def row(name: str) -> str:
 
 def trains(name: str) -> bool:
     """Whether ``configs/preference.py`` has the method."""
-    return catalog.CATALOG[name].kind == "loss" and name not in catalog.FAMILIES["policy"]
+    return name in config_module().NAMES
+
+
+@functools.cache
+def config_module() -> ModuleType:
+    return config.load_module(str(ROOT / "configs" / "preference.py"))
 
 
 def render() -> str:
@@ -148,6 +155,8 @@ def render() -> str:
         for label, reason in entry.exempt.items()
     ]
     wanted = [f"* {name} ({paper(source)}): {missing}." for name, (source, missing) in sorted(WANTED.items())]
+    untrained = [f"* `{name}` {reason}." for name, reason in sorted(config_module().NOT_HERE.items())]
+    text += ["\n## Not trained on texts\n", "Losses on arrays for which the trainer has no source:\n", *untrained]
     text += ["\n## Exemptions\n", *(exempt or ["None."])]
     text += ["\n## Wanted\n", "Published, but not established well enough to be implemented:\n", *wanted]
     return HEADER + "\n".join(text) + "\n"

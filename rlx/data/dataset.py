@@ -67,10 +67,15 @@ class Dataset:
         if self.flipped[row]:
             record = record.reordered((1, 0))
         if self._views == 2:
-            return Record(record.prompt, (record.responses[view],), label=1.0 - view)
+            return self._single(record, view)._replace(label=1.0 - view)
         if self.kind == "sft":
-            return Record(record.prompt, record.responses[:1])
+            return self._single(record, 0)
         return Record(record.prompt) if self.kind == "prompts" else record
+
+    def _single(self, record: Record, number: int) -> Record:
+        """One response of a record, without what compares it to the others."""
+        one = record.reordered((number,))
+        return Record(one.prompt, one.responses, arrays=one.arrays)
 
     def encoded(self, index: int) -> Encoded:
         """Returns the token ids of an example; the first ones are kept in memory, up to a bound."""

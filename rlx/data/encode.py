@@ -30,6 +30,7 @@ class Encoded(NamedTuple):
     prompt: np.ndarray
     responses: tuple[np.ndarray, ...]
     record: Record
+    rationale: "Encoded | None" = None
 
 
 def encode_prompt(text: Text, tokenizer: Tokenizer, length: int) -> np.ndarray:
@@ -65,7 +66,11 @@ def encode(record: Record, tokenizer: Tokenizer, lengths: Lengths) -> Encoded:
     """Returns the token ids of a record."""
     prompt = encode_prompt(record.prompt, tokenizer, lengths.prompt)
     responses = tuple(encode_response(text, tokenizer, lengths.response) for text in record.responses)
-    return Encoded(prompt, responses if lengths.response else (), record)
+    reason = None
+    if record.rationale is not None:  # read after the prompt and both responses
+        shown = "\n".join(map(str, (record.prompt, *record.responses, "")))
+        reason = encode(Record(shown, (record.rationale,)), tokenizer, lengths)
+    return Encoded(prompt, responses if lengths.response else (), record, reason)
 
 
 def collate(rows: Sequence[Encoded | None], index: np.ndarray, tokenizer: Tokenizer, lengths: Lengths) -> dict:
@@ -89,7 +94,16 @@ def collate(rows: Sequence[Encoded | None], index: np.ndarray, tokenizer: Tokeni
         if row is not None:
             candidate_where[i, : max(1, len(row.responses))] = True
     batch = {"tokens": tokens, "valid": valid | where, "where": where, "candidate_where": candidate_where}
+    if any(row is not None and row.rationale is not None for row in rows):
+        batch |= _rationales(rows, index, tokenizer, lengths)
     return batch | {"index": index.astype(np.int32)} | _known([row.record if row else None for row in rows], lengths)
+
+
+def _rationales(rows: Sequence[Encoded | None], index: np.ndarray, tokenizer: Tokenizer, lengths: Lengths) -> dict:
+    """``rationale_tokens, rationale_valid, rationale_where [B, 1, T]``: the reason, after the prompt and the pair."""
+    reasons = [None if row is None else row.rationale for row in rows]
+    found = collate(reasons, index, tokenizer, lengths._replace(candidates=1))
+    return {f"rationale_{name}": found[name] for name in ("tokens", "valid", "where")}
 
 
 def _known(records: list[Record | None], lengths: Lengths) -> dict:
@@ -106,7 +120,8 @@ def _known(records: list[Record | None], lengths: Lengths) -> dict:
     if first.preference_prob is not None:
         known["preference_probs"] = np.array([r.preference_prob if r else 0.5 for r in records], np.float32)
     for name in first.arrays:
-        known[name] = _stack(name, [r.arrays[name] if r else None for r in records], lengths)
+        stacked = _stack(name, [r.arrays[name] if r else None for r in records], lengths)
+        known[name] = stacked.astype(np.int32) if name.endswith("_ids") else stacked
     return known
 
 

@@ -21,7 +21,8 @@ Text = str | tuple[int, ...]
 class Record(NamedTuple):
     """One example. ``responses``: a pair is (chosen, rejected); a list with scores is sorted, best first.
 
-    ``arrays``: further arrays of the vocabulary by name, as (nested lists of) numbers.
+    ``arrays``: further arrays of the vocabulary by name, as (nested lists of) numbers. ``rationale``: why the chosen
+    response is better.
     """
 
     prompt: Text = ""
@@ -30,6 +31,7 @@ class Record(NamedTuple):
     label: float | None = None
     preference_prob: float | None = None
     arrays: Mapping[str, Any] = {}
+    rationale: Text | None = None
 
     def reordered(self, order: Sequence[int]) -> "Record":
         """The candidates in another order, with everything that is known of each."""
@@ -48,7 +50,8 @@ def axes_of(name: str) -> str:
 
 
 def _pairs(row: Row) -> Record:
-    return Record(row.text("prompt", empty=True), (row.text("chosen"), row.text("rejected")), **_probability(row))
+    record = Record(row.text("prompt", empty=True), (row.text("chosen"), row.text("rejected")), **_probability(row))
+    return record._replace(rationale=row.text("rationale")) if "rationale" in row else record
 
 
 def _pairs_ids(row: Row) -> Record:
@@ -175,7 +178,7 @@ FORMATS: dict[str, Format] = {  # `auto` takes the first one that fits: the rich
         lambda row: Record(row.ids("prompt_ids", empty=True), (row.ids("response_ids"),)),
     ),
     "conversation": Format("pairs", ("chosen", "rejected"), _conversation, _has_lists, ("prompt", "preference_prob")),
-    "pairs": Format("pairs", ("prompt", "chosen", "rejected"), _pairs, optional=("preference_prob",)),
+    "pairs": Format("pairs", ("prompt", "chosen", "rejected"), _pairs, optional=("preference_prob", "rationale")),
     "hh": Format("pairs", ("chosen", "rejected"), _hh, lambda row: "prompt" not in row, ("preference_prob",)),
     "lists": Format("lists", ("prompt", "responses"), _lists, optional=("scores",)),
     "unpaired": Format("unpaired", ("prompt", "completion", "label"), _unpaired),

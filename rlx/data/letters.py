@@ -68,6 +68,7 @@ def known(row: dict[str, Any]) -> dict[str, Any]:
     letter = row["prompt"][0]
     responses = row["responses"] if "responses" in row else [row["chosen"], row["rejected"]]
     rewards = [reward(letter, response) for response in responses]
+    probability = 1 / (1 + math.exp(rewards[-1] - rewards[0]))
     preferences = [[1 / (1 + math.exp(b - a)) for b in rewards] for a in rewards]
     return {
         "rewards": rewards,
@@ -76,5 +77,14 @@ def known(row: dict[str, Any]) -> dict[str, Any]:
         "correct": [float(value == max(rewards)) for value in rewards],
         "preferences": preferences,
         "win_rates": [sum(line) / len(line) for line in preferences],
-        "preference_probs": preferences[0][-1],
+        "step_values": rewards,
+        "preference_probs": probability,
+        "ensemble_probs": [min(max(probability + shift, 0.0), 1.0) for shift in (-0.1, 0.0, 0.1)],
+        "ensemble_logps": [
+            [value - len(text) - shift for shift in (0.0, 0.5, 1.0)]
+            for value, text in zip(rewards, responses, strict=True)
+        ],
+        "strengths": rewards[0] - rewards[-1],
+        "user_ids": float("abcd".find(letter) % 2),
+        "set_ids": float("abcd".find(letter) % 2),
     }

@@ -146,7 +146,7 @@ def _check_fields(fields: Mapping[str, str]) -> None:
 
 
 def _check_arrays(arrays: Mapping[str, str]) -> None:
-    able = [name for name in VOCABULARY if not set(axes_of(name)) - set("JK")]
+    able = [name for name in VOCABULARY if not set(axes_of(name)) - set("EJK")]
     for name in arrays:
         if name not in able:
             raise UserError(

@@ -145,6 +145,7 @@ def _columns(parser: Parser, record: Record) -> dict:
     if parser.arrays:
         values[ARRAYS] = json.dumps(dict(record.arrays))
     known = {"label": record.label, "scores": record.scores, "preference_prob": record.preference_prob}
+    known["rationale"] = record.rationale
     return values | {name: value for name, value in known.items() if name in (*others, *stored.optional)}
 
 

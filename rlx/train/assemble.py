@@ -26,6 +26,8 @@ from rlx.train.settings import Settings, StageSettings
 from rlx.train.sharding import batch_shards, make_mesh
 from rlx.train.step import check_split
 
+BY_HEAD = ("rewards", "scores", "values", "q_values", "token_rewards")
+"""Arrays that a scalar head gives where they stand first in the signature of a loss."""
 MISMATCHED = ("policy_kl_logps", "reference_kl_logps")
 
 
@@ -120,7 +122,7 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
             f"config.{name}.batch_size={block.batch_size} must be a multiple of micro_batches x mesh.data x mesh.fsdp "
             f"= {parts}."
         )
-    if model.head is None and {"rewards", "values"} & set(method.needs):
+    if model.head is None and method.needs[0] in BY_HEAD:
         raise UserError(f"{method.name} reads a scalar head, which the model lacks: set config.model.head='scalar'.")
     kind = _kind(block, method)
     rules = policies.check({} if name == "sft" else settings.policies, method)

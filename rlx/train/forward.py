@@ -20,12 +20,16 @@ from rlx.types import VOCABULARY, Array
 
 Arrays = dict[str, Array]
 
-TOKENS = ("tokens", "valid", "where", "candidate_where", "kl_tokens", "kl_valid", "kl_where")
+TOKENS = tuple(f"{of}{name}" for of in ("", "kl_", "rationale_") for name in ("tokens", "valid", "where"))
 """What every batch holds; all else in it is an array of the vocabulary that the data brought along."""
 STATISTICS = {"entropy": "entropy", "renyi2": "renyi2"}
 """Array -> the token statistic of the policy that it is."""
-HEAD = ("rewards", "scores", "hidden", "values")
-"""Arrays of the policy's last state or its scalar head: ``scores`` are those that a ranking loss ranks by."""
+LAST = ("hidden", "embeddings", "views", "judge_logits")
+"""Arrays of the state after the last token of a response: it, itself again, under dropout, and its logits."""
+HEAD = ("rewards", "scores", "values", "q_values", "token_rewards")
+"""Arrays of the scalar head: at the last token (``scores`` are those that a ranking loss ranks by), before each token
+of the response (``values``), and after each."""
+DROPOUT = 0.1
 LOGITS = ("logits", "policy_logits")
 
 
@@ -102,15 +106,17 @@ class Forward:
         """What the trained policy gives of ``wanted``."""
         found: Arrays = {}
         tokens = {"policy_logps", "logprobs", *STATISTICS} & wanted
-        if wanted & {*tokens, *LOGITS, *HEAD}:
+        if wanted & {*tokens, *LOGITS, *LAST, *HEAD}:
             hidden, unembedding = self._apply(self.model, params, batch["tokens"], batch["valid"])
             if tokens:
                 found |= self._tokens("policy_", "", hidden, unembedding, batch, where, tokens)
             found |= {name: self._predicting(hidden) @ unembedding for name in LOGITS if name in wanted}
-            if wanted & {*HEAD}:
-                found |= self._head_arrays(params, hidden, batch["valid"])
+            if wanted & {*LAST, *HEAD}:
+                found |= self._states(params, hidden, unembedding, batch)
         if "policy_kl_logps" in wanted:
             found["policy_kl_logps"] = self.logps(params, batch, prefix="kl_")
+        if "rationale_logps" in wanted and "rationale_tokens" in batch:
+            found["rationale_logps"] = self.logps(params, batch, prefix="rationale_").squeeze(-1)
         return {name: array for name, array in found.items() if name in wanted}
 
     def _beside(self, role: str, prefix: str, params: Any, batch: Mapping, where: Array, wanted: set[str]) -> Arrays:
@@ -135,11 +141,11 @@ class Forward:
         return {name: jnp.moveaxis(x, 0, 1) for name, x in jax.lax.map(arrays, params).items()}
 
     def logps(self, params: Any, batch: Mapping, *, prefix: str = "", model: Model | None = None) -> Array:
-        """Summed response log-probabilities ``[B, K]``; ``prefix="kl_"`` scores the mismatched pairs of the batch."""
-        batch = {name: batch[f"{prefix}{name}"] for name in ("tokens", "valid", "where")} | {
-            "candidate_where": batch["candidate_where"]
-        }
-        where = self.response(batch["where"]) & batch["candidate_where"][..., None]
+        """Summed response log-probabilities ``[B, K]``; ``prefix`` scores the mismatched pairs of the batch, ``kl_``,
+        or the written reasons, ``rationale_`` (K = 1)."""
+        real = batch["candidate_where"].any(-1, keepdims=True) if prefix == "rationale_" else batch["candidate_where"]
+        batch = {name: batch[f"{prefix}{name}"] for name in ("tokens", "valid", "where")}
+        where = self.response(batch["where"]) & real[..., None]
         hidden, unembedding = self._apply(model or self.model, params, batch["tokens"], batch["valid"])
         return self._tokens("policy_", "", hidden, unembedding, batch, where, set())["policy_logps"]
 
@@ -170,14 +176,34 @@ class Forward:
         arrays = {f"{tokens}logprobs": logprobs, f"{sums}logps": numerics.sum(logprobs, -1, where=where)}
         return arrays | {name: getattr(found, field).reshape(targets.shape) for name, field in extra.items()}
 
-    def _head_arrays(self, params: Any, hidden: Array, valid: Array) -> Arrays:
+    def _states(self, params: Any, hidden: Array, unembedding: Array, batch: Mapping) -> Arrays:
+        valid = batch["valid"]
         last = valid.shape[-1] - 1 - jnp.argmax(valid[..., ::-1], axis=-1)
         final = jnp.take_along_axis(hidden, last[..., None, None], axis=-2).squeeze(-2)
+        found = {"hidden": final, "embeddings": final, "judge_logits": final @ unembedding}
+        found["views"] = _dropout(final, batch["index"])
         if self.model.head is None:
-            return {"hidden": final}
+            return found
         rewards = self.model.head(params, final)
-        values = self.model.head(params, self._predicting(hidden))
-        return {"hidden": final, "rewards": rewards, "scores": rewards, "values": values}
+        after = self.model.head(params, self.response(jnp.moveaxis(hidden, -1, -2)).swapaxes(-1, -2))
+        before = self.model.head(params, self._predicting(hidden))
+        return found | {
+            "rewards": rewards,
+            "scores": rewards,
+            "values": before,
+            "q_values": after,
+            "token_rewards": after,
+        }
+
+
+def _dropout(states: Array, index: Array) -> Array:
+    """States ``[B, ...]`` with a tenth of their features dropped: a mask for each example of the dataset."""
+
+    def one(state: Array, row: Array) -> Array:
+        key = jax.random.fold_in(jax.random.PRNGKey(0), row)
+        return jnp.where(jax.random.bernoulli(key, 1 - DROPOUT, state.shape), state / (1 - DROPOUT), 0)
+
+    return jax.vmap(one)(states, index)
 
 
 def method_arrays(method: Method, arrays: Arrays) -> Arrays:

@@ -1,4 +1,4 @@
-"""Policies that stand beside the trained one: reference, anchor, teacher and opponents, by which arrays a method reads.
+"""Policies that stand beside the trained one: reference, anchor, old, teacher, opponents, as a method reads them.
 
 Each starts as the policy at the start of the stage, or as that of another run, and is fixed, or follows the policy: as
 an exponential moving average or by snapshots. Followers are part of the train state, so that they are sharded, saved
@@ -17,7 +17,13 @@ import jax.numpy as jnp
 from rlx.errors import UserError, close_matches
 from rlx.method import Method
 
-ROLES = {"reference": "reference_", "anchor": "anchor_", "teacher": "teacher_", "opponents": "opponent_"}
+ROLES = {
+    "reference": "reference_",
+    "anchor": "anchor_",
+    "old": "old_",
+    "teacher": "teacher_",
+    "opponents": "opponent_",
+}
 """Role -> prefix of the arrays that it gives."""
 UPDATES = ("fixed", "ema", "snapshot")
 

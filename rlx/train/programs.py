@@ -76,11 +76,14 @@ def standing(stage: Stage, held: Any) -> tuple[dict[str, Any], dict[str, Model]]
 def as_read(batch: HostBatch, method: Method) -> HostBatch:
     """The batch with the scores of its lists under the names by which a method reads them.
 
-    What stands first in a method's signature is the model's; labels, rewards or scores further on are the data's.
+    What stands first in a method's signature is the model's; labels, rewards, scores or advantages further on are the
+    data's.
     """
     first, *constants = method.needs
     scored = {"labels", "rewards"} & {*constants} - {*batch} if "scores" in batch else ()
     named = dict.fromkeys(scored, batch["scores"]) if scored else {}
+    if "advantages" in constants and "scores" in batch and "advantages" not in batch:
+        named["advantages"] = batch["scores"][..., None]  # of the whole response: the same for every token
     return {name: array for name, array in batch.items() if name != first} | named
 
 
