@@ -30,7 +30,7 @@ current and that every case passes, value and gradient (`tests/conformance_test.
   a maintained library was run. `equation`: no code is public; an independent implementation of the paper's equation.
 * *Cases*: golden cases that check the method, gradients included; *none*: tests derive what must hold.
 * *Parts*: functions of the shared parts (`rlx/preference`, `rlx/policy`) that it is made of.
-* *Config*: every loss on pairs, lists or text trains from `configs/preference.py:<name>`; what does not, and why, stands
+* *Config*: losses on pairs, lists or text train from `configs/preference.py:<name>`; what does not, and why, stands
   below. Methods of a policy gradient need rollouts.
 * *Elsewhere*: names in other libraries; `rlx.from_trl` and `rlx.from_verl` take those names with their arguments.
 * Every loss also passes the property table (`tests/table_test.py`); exemptions stand below, with their reason.
