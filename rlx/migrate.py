@@ -36,21 +36,58 @@ SIDES = {
     "desirable_weight": Argument("lambda_desirable", 1.0),
     "undesirable_weight": Argument("lambda_undesirable", 1.0),
 }
-SIMPO = {"beta": Argument("beta", 0.1), "simpo_gamma": Argument("gamma", 0.5), **SMOOTHING}
+CPO = BETA | {"cpo_alpha": Argument("alpha", 1.0)}
+SIMPO = BETA | {"simpo_gamma": Argument("gamma", 0.5)} | SMOOTHING
+DIVERGENCES = {
+    "reverse_kl": "reverse_kl",
+    "js_divergence": "js",
+    "forward_kl": "forward_kl",
+    "alpha_divergence": "alpha",
+}
+DIVERGENCE = {
+    "f_divergence_type": Argument(
+        "divergence", "reverse_kl", lambda name: _lookup("f_divergence_type", name, DIVERGENCES)
+    ),
+    # TRL's coefficient a counts from the other end: 1 - alpha of the paper
+    "f_alpha_divergence_coef": Argument("alpha", 0.5, lambda a: 1 - a),
+}
 
-# several rules for a name: the first that has all the arguments given; TRL renamed some (aot_pair is now aot)
+# several rules for a name: the first that has all the arguments given. Names are those of TRL 1.x, in which `aot` is
+# paired; aot_pair was its name before, when `aot` meant what is aot_unpaired now
 TRL: dict[str, dict[str, Sequence[Rule]]] = {
     "dpo": {
         "sigmoid": (
             Rule("dpo", BETA),
             Rule("cdpo", BETA | SMOOTHING),
             Rule("dpo_reference_free", BETA | SMOOTHING | {"reference_free": Argument(None, False)}),
+            Rule("fdpo", BETA | SMOOTHING | DIVERGENCE),
+            Rule("ld_dpo", BETA | {"ld_alpha": Argument("alpha", 1.0)}),
+            Rule("wpo", BETA | {"use_weighting": Argument(None, False)}),
         ),
+        "hinge": (Rule("dpo_hinge", BETA),),
         "robust": (Rule("rdpo", BETA | SMOOTHING),),
         "ipo": (Rule("ipo", {"beta": Argument("tau", 0.1)}, {"length_normalize": True}),),
+        "sigmoid_norm": (Rule("dpo_length_normalized", BETA),),
+        "exo_pair": (Rule("exo_pair", BETA | {"label_smoothing": Argument("epsilon", 1e-3)}),),
+        "nca_pair": (Rule("nca_pair", BETA),),
+        "bco_pair": (Rule("bco_pair", BETA, {"delta": 0.0}),),
+        "sppo_hard": (Rule("sppo_hard", BETA),),
+        "aot": (Rule("aot", BETA | SMOOTHING),),
+        "aot_pair": (Rule("aot", BETA | SMOOTHING),),
+        "aot_unpaired": (Rule("aot_unpaired", BETA | SMOOTHING),),
+        "discopop": (Rule("discopop", BETA | {"discopop_tau": Argument("tau", 0.05)}),),
+        "apo_zero": (Rule("apo_zero", BETA),),
+        "apo_down": (Rule("apo_down", BETA),),
+        "sft": (Rule("sft", {}),),
     },
     "kto": {"kto": (Rule("kto", BETA | SIDES),), "apo_zero_unpaired": (Rule("apo_zero_unpaired", BETA | SIDES),)},
-    "cpo": {"simpo": (Rule("simpo", SIMPO),)},
+    "cpo": {
+        "sigmoid": (Rule("cpo", CPO),),
+        "hinge": (Rule("cpo_hinge", CPO),),
+        "simpo": (Rule("simpo", SIMPO),),
+        "alphapo": (Rule("alphapo_reward_shape", SIMPO | {"alpha": Argument("alpha", 0.0)}),),
+    },
+    "orpo": {"orpo": (Rule("orpo", BETA),)},
     "reward": {"bradley_terry": (Rule("bradley_terry_rm", {}),)},
 }
 
@@ -92,7 +129,7 @@ def from_trl(loss_type: str, *, trainer: str = "dpo", **arguments: Any) -> Metho
 
     Args:
       loss_type: TRL's name.
-      trainer: whose: ``dpo``, ``kto``, ``cpo``, ``orpo``, ``bco``, ``reward``.
+      trainer: whose: ``dpo``, ``kto``, ``cpo``, ``orpo``, ``reward``.
       arguments: as TRL calls them (``beta``, ``label_smoothing``, ...); those left out are TRL's defaults.
 
     Raises:

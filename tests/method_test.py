@@ -95,3 +95,18 @@ def test_every_entry_is_consistent():
         unknown = [needed for needed in entry.needs if not free and needed not in rlx.types.VOCABULARY]
         assert not unknown, f"{name} reads {unknown}, which the vocabulary does not have"
         assert entry.function.__doc__, name
+
+
+def test_a_config_names_parts():
+    batch = {"policy_logps": jnp.array([[-3.0, -2.0]]), "reference_logps": jnp.array([[-2.5, -2.5]])}
+    for named, given in (("hinge", rlx.preference.links.hinge), ("squared(2.0)", rlx.preference.links.squared(2.0))):
+        found, expected = (method.loss(rlx.build({"name": "dpo", "link": link}), batch) for link in (named, given))
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    "link", ["hinje", "squared", "squared(x)", "squared(1.0, 2.0)", "hinge(1.0)", "__import__('os')"]
+)
+def test_unknown_parts_are_named(link):
+    with pytest.raises(errors.UserError, match=r"Unknown link .* Known: logistic, sigmoid, hinge, squared\(target\)"):
+        rlx.build({"name": "dpo", "link": link})

@@ -30,6 +30,18 @@ def loss(built):
         (from_trl("robust", beta=0.3, label_smoothing=0.2), rlx.build({"name": "rdpo", "beta": 0.3, "epsilon": 0.2})),
         (from_trl("robust"), rlx.build({"name": "dpo", "beta": 0.1})),
         (from_trl("ipo", beta=0.2), rlx.build({"name": "ipo", "tau": 0.2, "length_normalize": True})),
+        (from_trl("hinge"), rlx.build({"name": "dpo", "beta": 0.1, "link": "hinge"})),
+        (from_trl("nca_pair"), rlx.build({"name": "nca_pair", "beta": 0.1})),
+        (from_trl("bco_pair"), rlx.build({"name": "bco_pair", "beta": 0.1, "delta": 0.0})),
+        (from_trl("sppo_hard", beta=0.5), rlx.build({"name": "sppo_hard", "beta": 0.5})),
+        (from_trl("aot_unpaired"), rlx.build({"name": "aot", "paired": False})),
+        (from_trl("discopop", beta=0.2, discopop_tau=0.1), rlx.build({"name": "discopop", "beta": 0.2, "tau": 0.1})),
+        (from_trl("sigmoid", f_divergence_type="reverse_kl"), rlx.build("dpo")),
+        (
+            from_trl("sigmoid", f_divergence_type="alpha_divergence", f_alpha_divergence_coef=0.25),
+            rlx.build({"name": "fdpo", "divergence": "alpha", "alpha": 0.75}),
+        ),
+        (from_trl("sigmoid", trainer="cpo", cpo_alpha=0.0), rlx.build("dpo_reference_free")),
         (from_trl("simpo", trainer="cpo"), rlx.build({"name": "simpo", "beta": 0.1, "gamma": 0.5})),
     ],
 )
@@ -58,6 +70,10 @@ def test_one_bound_for_both_sides():
     [
         (lambda: from_trl("sigmoidd"), "Unknown loss_type of TRL's dpo trainer: 'sigmoidd'. Did you mean 'sigmoid'"),
         (lambda: from_trl("simpo", trainer="cop"), "Unknown TRL trainer: 'cop'. Did you mean 'cpo'"),
+        (
+            lambda: from_trl("sigmoid", f_divergence_type="js_divergense"),
+            "Unknown f_divergence_type: 'js_divergense'. Did you mean 'js_divergence'",
+        ),
         (lambda: from_trl("robust", bta=0.1), "TRL's 'robust' has no argument 'bta'. Did you mean 'beta'"),
         (lambda: from_verl("vanila"), "Unknown loss_mode of verl: 'vanila'. Did you mean 'vanilla'"),
         (lambda: from_verl("gspo", clip_ratio_c=3.0), "verl's 'gspo' has no argument 'clip_ratio_c'"),
