@@ -2,7 +2,18 @@
 
 from rlx.catalog.entry import Entry
 from rlx.method import Coupled
-from rlx.preference import mask_head, masks, segments, token_level, weighted_tokens
+from rlx.preference import (
+    degree,
+    diffusion,
+    mask_head,
+    masks,
+    refinement,
+    rejection,
+    segments,
+    token_level,
+    trees,
+    weighted_tokens,
+)
 
 ENTRIES: dict[str, Entry] = {
     "tdpo": Entry(
@@ -85,5 +96,43 @@ ENTRIES: dict[str, Entry] = {
         paper="arXiv:2410.05102",
         provenance="equation",
         equation="(a_t - min a) / (max a - min a) over response tokens",
+    ),
+    "spa_self_refinement": Entry(
+        refinement.spa_self_refinement,
+        kind="loss",
+        paper="arXiv:2406.04412",
+        provenance="official code",
+        equation="-(1-eps) log s(beta m) - eps log s(-beta m), eps = alpha where beta m~ <= threshold",
+        coupling="batch",
+        method=refinement.spa_method,
+    ),
+    "diffusion_dro": Entry(
+        diffusion.diffusion_dro,
+        kind="loss",
+        paper="arXiv:2510.18353",
+        provenance="official code",
+        equation="max(D_expert - D_sample + margin, 0), D = e_pi - e_ref",
+    ),
+    "spo_degree": Entry(
+        degree.spo_degree,
+        kind="loss",
+        data="sft",
+        paper="arXiv:2409.17791",
+        provenance="equation",
+        equation="alignment - w log softmax(z)_k over degrees k",
+    ),
+    "rso_rejection_sampling": Entry(
+        rejection.rso_rejection_sampling,
+        kind="solver",
+        paper="arXiv:2309.06657",
+        provenance="official code",
+        equation="accept y where u < exp((r(y) - r_max)/beta), sweep after sweep",
+    ),
+    "mcts_backup": Entry(
+        trees.mcts_backup,
+        kind="host",
+        paper="arXiv:2405.00451",
+        provenance="official code",
+        equation="V = sum max(1, N_c) Q_c / sum max(1, N_c), Q = r + gamma V",
     ),
 }

@@ -5,10 +5,22 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from rlx import numerics
 from rlx.aggregate import mean
-from rlx.preference import masks, pairwise, scores, segments, token_scores, weighted_tokens
+from rlx.preference import (
+    diffusion,
+    masks,
+    pairwise,
+    refinement,
+    rejection,
+    scores,
+    segments,
+    token_scores,
+    trees,
+    weighted_tokens,
+)
 from rlx.types import Array
 from tests.adapters.preference import compiled, stack
 
@@ -107,6 +119,55 @@ def mapo_activation_mask(hyper: Hyper, inputs: Inputs) -> Outputs:
     return {"loss": numerics.mean(weights, where=where), "weights": weights}
 
 
+def spa_self_refinement(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """The file has the log-probabilities of the extrapolated logits; what is left is DPO with a label."""
+    policy, reference, mixed = (stack(inputs, f"{name}_{{}}_logps") for name in ("policy", "reference", "mixed"))
+    margin = hyper["beta"] * scores.margin(mixed - reference)
+    keywords = {"alpha": hyper["alpha"], "progress": hyper["progress"]}
+    label = refinement.refined_label(margin, hyper["threshold"], **keywords)
+    losses = pairwise.dpo(policy, reference, beta=hyper["beta"], label=label, reduce=None)
+    trusted = refinement.refined_label(margin, hyper["threshold"], alpha=1.0)
+    return {"loss": mean(losses), "per_example": losses, "trusted": trusted}
+
+
+def diffusion_dro(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """An image has all axes but the first; its error is one number."""
+    images = {name: jnp.stack([inputs[f"{name}_expert"], inputs[f"{name}_sample"]], 1) for name in IMAGES}
+    axes = images["noise"].ndim - 2
+    policy, reference = (
+        diffusion.denoising_error(images[f"{name}_noise"], images["noise"], axes=axes)
+        for name in ("policy", "reference")
+    )
+    losses = diffusion.diffusion_dro(policy, reference, margin=hyper["margin"], reduce=None)
+    named = {"policy": policy, "reference": reference}
+    errors = {f"{k}_{side}_error": e[:, i] for k, e in named.items() for i, side in enumerate(("expert", "sample"))}
+    return {"loss": mean(losses), "per_example": losses, "difference": scores.margin(policy - reference)} | errors
+
+
+IMAGES = ("noise", "policy_noise", "reference_noise")
+
+
+def rso_rejection_sampling(hyper: Hyper, inputs: Inputs) -> Outputs:
+    keywords = {"beta": hyper["beta"], "num_samples": hyper["num_samples"]}
+    found = rejection.rso_rejection_sampling(inputs["rewards"], inputs["uniforms"], **keywords)
+    consumed = found.uniforms_consumed
+    return {"loss": jnp.zeros(()), "accepted_indices": found.indices, "uniforms_consumed": consumed}
+
+
+def mcts_backup(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """Host code: NumPy arrays."""
+    tree = {name: np.asarray(value) for name, value in inputs.items()}
+    parents, values, visits, states = (tree[name] for name in ("parents", "values", "visits", "state_values"))
+    gamma, lengths = hyper["gamma"], tree["lengths"]
+    initial = trees.step_rewards(values, parents) + gamma * states
+    priors = trees.step_priors(lengths * tree["mean_logprobs"], lengths, length_penalty=hyper["length_penalty"])
+    found = trees.mcts_backup(parents, values, visits, states, tree["path"], gamma=gamma)
+    after = {"V_after": found.state_values, "Q_after": found.q_values, "N_after": found.visits}
+    before = {"initial_Q": initial, "priors": priors}
+    before["puct_before"] = trees.puct(initial, priors, visits, parents, w_exp=hyper["w_exp"])
+    return {"loss": found.state_values[0]} | before | after
+
+
 EAGER: dict[str, Callable[[Hyper, Inputs], Outputs]] = {
     "ld_dpo": ld_dpo,
     "wpo": wpo,
@@ -114,6 +175,11 @@ EAGER: dict[str, Callable[[Hyper, Inputs], Outputs]] = {
     "mcts_dpo": mcts_dpo,
     "sparsepo": sparsepo,
     "mapo_activation_mask": mapo_activation_mask,
+    "spa_self_refinement": spa_self_refinement,
+    "rso_rejection_sampling": rso_rejection_sampling,
 }
 
-ADAPTERS = {name: compiled(adapter) for name, adapter in EAGER.items()}
+ADAPTERS = {name: compiled(adapter) for name, adapter in EAGER.items()} | {
+    "mcts_backup": mcts_backup,
+    "diffusion_dro": diffusion_dro,  # fused, equal errors would differ in a digit, off the kink
+}
