@@ -52,6 +52,21 @@ KNOBS: dict[str, tuple[str, tuple[float, ...]]] = {
     "cpo": ("beta", (0.1, 0.03, 0.3)),
     "power": ("beta", (2.0, 1.0, 4.0)),
 }
+CHOSEN = {
+    "dpo": 0.1,
+    "cdpo": 0.1,
+    "rdpo": 0.1,
+    "dpo_hinge": 0.03,
+    "ipo": 0.03,
+    "exo_pair": 0.1,
+    "nca_pair": 0.03,
+    "apo_zero": 0.3,
+    "sppo_hard": 0.03,
+    "simpo": 4.0,
+    "cpo": 0.3,
+    "power": 2.0,
+}
+"""The candidate with the highest mean reward in ``--select``."""
 TOLD = ("cdpo", "rdpo")
 Row = dict[str, Any]
 
@@ -151,10 +166,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     print(report(config, ledger.select(wanted), workdir))
     print(f"{workdir}: metrics.jsonl table.md table.csv plot.png ({size}, {time.monotonic() - start:.0f} s)")
-
-
-CHOSEN = {name: candidates[0] for name, (_, candidates) in KNOBS.items()}
-"""The candidate with the highest mean reward in ``--select``."""
 
 
 if __name__ == "__main__":
