@@ -22,6 +22,7 @@ INTEGERS = {
     "set_ids": (0, 2),
     "step_ends": (-1, SIZES["T"]),
     "user_ids": (0, 3),
+    "tree_parent": (-1, SIZES["N"]),
     "ranks": (1, SIZES["K"] + 1),
     "format_status": (0, 3),
 }

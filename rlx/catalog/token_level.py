@@ -3,6 +3,7 @@
 from rlx.catalog.entry import Entry
 from rlx.method import Coupled
 from rlx.preference import (
+    construct,
     degree,
     diffusion,
     mask_head,
@@ -14,6 +15,9 @@ from rlx.preference import (
     trees,
     weighted_tokens,
 )
+
+_INDICES = "its result holds indices of candidates, which are integers in every precision"
+_EXEMPT = {"float64": _INDICES, "bfloat16": _INDICES}
 
 ENTRIES: dict[str, Entry] = {
     "tdpo": Entry(
@@ -134,5 +138,67 @@ ENTRIES: dict[str, Entry] = {
         paper="arXiv:2405.00451",
         provenance="official code",
         equation="V = sum max(1, N_c) Q_c / sum max(1, N_c), Q = r + gamma V",
+    ),
+    "all_pairs": Entry(
+        construct.make_pairs,
+        kind="statistic",
+        preset={"ranks": construct.everyone},
+        paper="arXiv:2203.02155",
+        provenance="equation",
+        equation="all pairs i, j with r_i > r_j",
+        exempt=_EXEMPT,
+    ),
+    "best_vs_worst": Entry(
+        construct.make_pairs,
+        kind="statistic",
+        preset={"ranks": construct.extremes},
+        paper="arXiv:2406.04412",
+        provenance="equation",
+        equation="argmax r, argmin r",
+        exempt=_EXEMPT,
+    ),
+    "best_vs_rest": Entry(
+        construct.make_pairs,
+        kind="statistic",
+        preset={"ranks": construct.best_and_rest},
+        paper="arXiv:2203.02155",
+        provenance="equation",
+        equation="argmax r and every other",
+        exempt=_EXEMPT,
+    ),
+    "adjacent_pairs": Entry(
+        construct.make_pairs,
+        kind="statistic",
+        preset={"ranks": construct.neighbours},
+        paper="arXiv:2405.14103",
+        provenance="equation",
+        equation="rank k and rank k + 1",
+        exempt=_EXEMPT,
+    ),
+    "prescreened_pairs": Entry(
+        construct.make_pairs,
+        kind="statistic",
+        preset={"ranks": construct.everyone, "halves": True},
+        paper="arXiv:2409.11212",
+        provenance="equation",
+        equation="pairs of the top half and the bottom half",
+        exempt=_EXEMPT,
+    ),
+    "ranked_pairs": Entry(
+        construct.make_pairs,
+        kind="statistic",
+        preset={"ranks": construct.everyone, "strength": construct.by_rank},
+        paper="arXiv:2405.14103",
+        provenance="equation",
+        equation="all pairs, p = 1/2 + (rank_l - rank_w) / (2 (K - 1))",
+        exempt=_EXEMPT,
+    ),
+    "step_pairs": Entry(
+        construct.step_pairs,
+        kind="statistic",
+        paper="arXiv:2405.00451",
+        provenance="equation",
+        equation="at each depth argmax Q and argmin Q over the children of the best node so far",
+        exempt=_EXEMPT,
     ),
 }
