@@ -31,8 +31,7 @@ def mean_reward(
     2.0
     """
     reward = beta * jax.lax.stop_gradient(scores.log_ratio(policy_logps, reference_logps))
-    valid = None if where is None else compare.pair_where(where)[..., None]
-    return numerics.mean(reward, where=valid, axis_name=axis_name)
+    return numerics.mean(reward, where=compare.pair_where(where, keepdims=True), axis_name=axis_name)
 
 
 def bco_pair(

@@ -32,9 +32,9 @@ def apart(score: Array, link: Link, where: Array | None, reduce: Reduce | None) 
     return aggregate.finish(link(score[..., 0]) + link(-score[..., 1]), pair_where(where), reduce)
 
 
-def pair_where(where: Array | None) -> Array | None:
-    """``[..., 2] -> [...]``: both candidates are there."""
-    return None if where is None else where.all(-1)
+def pair_where(where: Array | None, *, keepdims: bool = False) -> Array | None:
+    """``[..., 2] -> [...]``: both candidates are there; ``keepdims`` gives ``[..., 1]``."""
+    return None if where is None else where.all(-1, keepdims=keepdims)
 
 
 def list_where(where: Array | None) -> Array | None:

@@ -55,12 +55,11 @@ def hypo(
     check_shapes(policy_online_logps=policy_online_logps, reference_online_logps=reference_online_logps)
     preference = pairwise.dpo(policy_logps, reference_logps, beta=beta, where=where, reduce=None)
     check_shapes(**{"policy_online_logps without its last axis": policy_online_logps[..., 0], "the pairs": preference})
-    valid = compare.pair_where(where)
+    valid = compare.pair_where(where, keepdims=True)
     online = numerics.accumulate(policy_online_logps)
     drift = scores.log_ratio(jax.lax.stop_gradient(online), reference_online_logps)
-    sampled = None if valid is None else valid[..., None]
-    penalty = numerics.mean(numerics.clean(online, sampled) * numerics.clean(drift, sampled), -1)
-    return aggregate.finish(preference + kl_coef * penalty, valid, reduce)
+    penalty = numerics.mean(numerics.clean(online, valid) * numerics.clean(drift, valid), -1)
+    return aggregate.finish(preference + kl_coef * penalty, compare.pair_where(where), reduce)
 
 
 def rationale_dpo(
@@ -130,8 +129,9 @@ def set_scales(
     loss = pairwise.dpo(policy_logps, reference_logps, beta=beta, where=where, reduce=None)
     check_shapes(**{"set_ids": set_ids, "the pairs": loss})
     member = (jnp.asarray(set_ids)[..., None] == jnp.arange(num_sets)).reshape(-1, num_sets)
-    if where is not None:
-        member = member & compare.pair_where(where).reshape(-1, 1)
+    valid = compare.pair_where(where)
+    if valid is not None:
+        member = member & valid.reshape(-1, 1)
     losses = jnp.broadcast_to(jax.lax.stop_gradient(loss).reshape(-1, 1), member.shape)
     means = numerics.mean(losses, 0, where=member, axis_name=axis_name)
     sizes = numerics.count(member, losses, 0, axis_name=axis_name)

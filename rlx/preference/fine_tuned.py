@@ -4,6 +4,8 @@ The fine-tuning term is a mean over all chosen tokens of the batch, the preferen
 pair, so the former is scaled by the mean length of the batch's chosen responses, a constant of the whole batch.
 """
 
+import jax.numpy as jnp
+
 from rlx import aggregate, numerics
 from rlx.aggregate import mean
 from rlx.preference import compare, labels, links, scores
@@ -22,18 +24,25 @@ def mean_chosen_length(lengths: Array, *, where: Array | None = None, axis_name:
 def fine_tuned(
     preference: Array,
     policy_logps: Array,
-    mean_length: float | Array,
+    lengths: Array,
+    *,
     alpha: float,
+    mean_length: float | Array | None,
     where: Array | None,
+    axis_name: numerics.AxisName,
     reduce: Reduce | None,
 ) -> Array:
     r"""Adds :math:`-\alpha\log\pi(y_w)/\bar{|y_w|}` to the losses of pairs ``[...]`` and reduces them.
 
-    The mean over pairs of what is added is :math:`\alpha` times the mean over all chosen tokens of the batch.
+    The mean over pairs of what is added is :math:`\alpha` times the mean over all chosen tokens of the batch, whose
+    mean length is computed (:func:`mean_chosen_length`) where it is None.
     """
+    if mean_length is None:
+        mean_length = mean_chosen_length(lengths, where=where, axis_name=axis_name)
     valid = compare.pair_where(where)
     likelihood = numerics.clean(numerics.accumulate(policy_logps)[..., 0], valid)
-    return aggregate.finish(preference - alpha * numerics.safe_divide(likelihood, mean_length), valid, reduce)
+    penalty = alpha * numerics.safe_divide(likelihood, jnp.asarray(mean_length))
+    return aggregate.finish(preference - penalty, valid, reduce)
 
 
 def orpo(
@@ -74,11 +83,10 @@ def orpo(
       Hong et al., *ORPO: Monolithic Preference Optimization without Reference Model*, arXiv:2403.07691.
     """
     check_pairs(policy_logps=policy_logps, lengths=lengths, where=where)
-    if mean_length is None:
-        mean_length = mean_chosen_length(lengths, where=where, axis_name=axis_name)
     odds = scores.log_odds(scores.per_token(numerics.clean(policy_logps, where), lengths))
     preference = beta * compare.pairs(odds, labels.hard, links.logistic, where, None)
-    return fine_tuned(preference, policy_logps, mean_length, alpha, where, reduce)
+    batch = {"mean_length": mean_length, "where": where, "axis_name": axis_name}
+    return fine_tuned(preference, policy_logps, lengths, alpha=alpha, **batch, reduce=reduce)
 
 
 def cpo(
@@ -122,7 +130,6 @@ def cpo(
       Translation*, arXiv:2401.08417.
     """
     check_pairs(policy_logps=policy_logps, lengths=lengths, where=where)
-    if mean_length is None:
-        mean_length = mean_chosen_length(lengths, where=where, axis_name=axis_name)
     preference = compare.pairs(beta * numerics.accumulate(policy_logps), labels.hard, link, where, None)
-    return fine_tuned(preference, policy_logps, mean_length, alpha, where, reduce)
+    batch = {"mean_length": mean_length, "where": where, "axis_name": axis_name}
+    return fine_tuned(preference, policy_logps, lengths, alpha=alpha, **batch, reduce=reduce)

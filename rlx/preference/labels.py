@@ -6,6 +6,7 @@ Shapes are those of the margin, ``[...]``; a plain number broadcasts.
 import numbers
 
 import jax
+import jax.numpy as jnp
 
 from rlx import errors
 from rlx.types import Array
@@ -32,9 +33,9 @@ def debiased(epsilon: float) -> float:
     return (1 - flip_rate(epsilon)) / (1 - 2 * epsilon)
 
 
-def soft(probability: Array) -> Array:
+def soft(probability: float | Array) -> Array:
     """``q = p``, a constant."""
-    return jax.lax.stop_gradient(probability)
+    return jax.lax.stop_gradient(jnp.asarray(probability))
 
 
 def flip_rate(epsilon: float) -> float:
