@@ -50,3 +50,17 @@ def test_plackett_luce_sums_to_one_over_all_rankings():
 def test_descending_puts_ties_in_order_and_masked_last():
     keys, where = jnp.array([1.0, jnp.inf, 1.0, jnp.nan, -jnp.inf]), jnp.array([True, True, True, False, True])
     np.testing.assert_array_equal(compare.descending(keys, where), [1, 0, 2, 4, 3])
+
+
+def test_apart_counts_pairs_whole():
+    where = jnp.array([[True, True], [True, False]])
+    units = compare.apart(jnp.array([[2.0, -3.0], [1.0, jnp.nan]]), links.hinge, where, None)
+    np.testing.assert_array_equal(units, [0.0, 0.0])
+    assert compare.apart(jnp.array([0.5, 0.5]), links.hinge, None, mean) == 2.0
+
+
+def test_partners_of_equal_rank_pass_over_what_is_masked():
+    keys, values = jnp.array([3.0, jnp.nan, 1.0, 2.0]), jnp.array([30.0, -jnp.inf, 10.0, 20.0])
+    found = compare.of_equal_rank(keys, values, jnp.array([True, False, True, True]))
+    np.testing.assert_array_equal(found, [30.0, 0.0, 10.0, 20.0])
+    np.testing.assert_array_equal(compare.of_equal_rank(jnp.array([1.0, 1.0]), jnp.array([5.0, 4.0])), [4.0, 5.0])

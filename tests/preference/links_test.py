@@ -34,3 +34,19 @@ def test_the_smooth_hinge_has_no_kink():
 
 def test_regression_is_half_of_squared():
     np.testing.assert_array_equal(2 * links.regression(3.0)(5.0), links.squared(3.0)(5.0))
+
+
+def test_reverse_kl_is_bounded_and_finite_far_out():
+    margins = jnp.array([-1e4, -50.0, 0.0, 50.0, 1e4])
+    values, slopes = jax.vmap(jax.value_and_grad(links.reverse_kl(1e-3)))(margins)
+    np.testing.assert_allclose(values[jnp.array([0, 4])], [-np.log(1e-3), -np.log1p(-1e-3)], rtol=1e-5)
+    assert np.isfinite(slopes).all() and (values >= 0).all()
+
+
+def test_modulated_has_both_ends_and_rises_in_between():
+    """Logistic far left, exponential far right; around 0 it is not monotone."""
+    link = links.modulated(0.05)
+    np.testing.assert_allclose(link(jnp.array([-1e4, -3.0])), [1e4, links.logistic(-3.0)], rtol=1e-6)
+    np.testing.assert_allclose(link(jnp.array([3.0, 1e4])), [np.exp(-3.0), 0.0], rtol=1e-6)
+    assert np.isfinite(jax.vmap(jax.grad(link))(jnp.array([-1e4, 1e4]))).all()
+    assert link(0.03) > link(-0.1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlx import errors
-from rlx.preference import pairwise
+from rlx.preference import links, pairwise
 
 POLICY, REFERENCE = jnp.array([[-3.0, -4.0], [-2.0, -9.0]]), jnp.array([[-3.5, -3.0], [-2.0, -8.0]])
 LENGTHS = jnp.array([[3, 5], [1, 4]])
@@ -43,3 +43,17 @@ def test_ipo_has_two_length_conventions():
 def test_ipo_takes_a_traced_tau():
     traced = jax.jit(lambda tau: pairwise.ipo(POLICY, REFERENCE, tau=tau))(0.5)
     np.testing.assert_allclose(traced, pairwise.ipo(POLICY, REFERENCE, tau=0.5), rtol=1e-6)
+
+
+def test_discopop_needs_a_width():
+    with pytest.raises(errors.UserError, match="tau must be above 0, got 0"):
+        pairwise.discopop(POLICY, REFERENCE, tau=0)
+
+
+def test_length_normalisation_takes_labels_and_links():
+    h = (np.array(POLICY - REFERENCE) / LENGTHS) @ np.array([1.0, -1.0])
+    parts = {"beta": 1.0, "link": links.hinge, "label": 0.7, "reduce": None}
+    found = pairwise.dpo_length_normalized(POLICY, REFERENCE, LENGTHS, **parts)
+    np.testing.assert_allclose(found, 0.7 * np.maximum(0, 1 - h) + 0.3 * np.maximum(0, 1 + h), rtol=1e-6)
+    with pytest.raises(errors.UserError, match=r"lengths has shape \(2, 3\)"):
+        pairwise.dpo_length_normalized(POLICY, REFERENCE, jnp.ones((2, 3)))

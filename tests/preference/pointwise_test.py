@@ -84,3 +84,12 @@ def test_kto_without_anything_to_refer_to():
     np.testing.assert_array_equal(given, pointwise.apo_zero_unpaired(**arrays))
     with pytest.raises(errors.UserError, match=r"labels has shape \(4,\)"):
         pointwise.kto(**(KTO | {"labels": jnp.ones(4)}))
+
+
+def test_poft_weighs_down_what_aligned_models_find_unlikely():
+    """The gradient of fine-tuning times sigma of minus the lead over the aligned models."""
+    policy, lengths, aligned = jnp.array([[-4.0], [-4.0]]), jnp.array([[2], [2]]), jnp.array([[[-1.0]], [[-9.0]]])
+    slope = jax.grad(lambda p: pointwise.poft(p, lengths, aligned))(policy)
+    np.testing.assert_allclose(slope[:, 0], -0.25 / (1 + np.exp([-1.0, 7.0])), rtol=1e-6)
+    with pytest.raises(errors.UserError, match=r"policy_logps has shape \(2, 1\), but ensemble_logps without their"):
+        pointwise.poft(policy, lengths, aligned[:, 0])

@@ -30,3 +30,25 @@ def test_weighted_entropy_is_the_stationary_reward():
 
     slope = jax.grad(objective)(jnp.exp(logp))
     np.testing.assert_allclose(slope, jnp.full(3, slope[0]), atol=1e-6)
+
+
+def test_alpha_power_keeps_its_digits_at_both_ends():
+    """Small exponents against the series, large ones against the exponential; then the cap, finite without slope."""
+    x = jnp.array([1e-6, -3.0])
+    np.testing.assert_allclose(scores.alpha_power(x, 1e-3), [1e-6, np.expm1(3e-3) / -1e-3], rtol=1e-6)
+    np.testing.assert_allclose(scores.alpha_power(x, 0.0), x)
+    slopes = jax.vmap(jax.grad(lambda d: scores.alpha_power(d, 1.0)))(jnp.array([40.0, -40.0, -1e4]))
+    np.testing.assert_allclose(slopes, [np.exp(-40.0), np.exp(40.0), 0.0], rtol=1e-5)
+    assert np.isfinite(scores.alpha_power(jnp.float32(-1e4), 1.0))
+
+
+def test_alpha_power_caps_float64_where_its_exponentials_end(float64):
+    value = float64(lambda: scores.alpha_power(jnp.array([-700.0, -1e4]), 1.0))
+    np.testing.assert_allclose(value, [1 - np.exp(700.0), 1 - np.exp(709.7827)], rtol=1e-12)
+
+
+def test_log_odds_from_one_end_to_the_other():
+    logs = jnp.array([-1e4, -20.0, -np.log(2.0), -1e-6, 0.0])
+    odds, slopes = jax.vmap(jax.value_and_grad(scores.log_odds))(logs)
+    np.testing.assert_allclose(odds[:4], [-1e4, -20.0, 0.0, np.log(1e6)], rtol=1e-5, atol=1e-6)
+    assert odds[4] > 80 and np.isfinite(odds).all() and np.isfinite(slopes).all()
