@@ -8,7 +8,7 @@ import pytest
 import rlx
 from rlx import aggregate
 from rlx.game import win_rate
-from rlx.preference import compare, distillation, labels, links
+from rlx.preference import compare, distillation, labels, links, token_scores
 
 RNG = np.random.default_rng(0)
 POLICY, REFERENCE, LENGTHS = -RNG.exponential(9, (6, 2)), -RNG.exponential(9, (6, 2)), RNG.integers(1, 9, (6, 2))
@@ -25,6 +25,8 @@ FIRST = np.arange(5)[None] == 0
 OPPONENTS, WON = -RNG.exponential(9, (6, 3, 2)), RNG.random((6, 2))
 UPPER = np.triu(RNG.random((6, 5, 5)), 1)
 PREFERENCES = UPPER + np.tril(1 - UPPER.swapaxes(1, 2), -1) + np.eye(5) / 2
+TOKEN_LOGPS, TOKEN_REFERENCE, MASKS = -RNG.exponential(1, (6, 2, 3)), -RNG.exponential(1, (6, 2, 3)), np.ones((6, 2, 3))
+STEPS = np.array([[5, 1, 7], [5, 2, 7]]) + np.zeros((6, 1, 1), int)
 
 
 def logistic(margin):
@@ -39,6 +41,11 @@ def margin(policy=POLICY, reference=REFERENCE):
 def certain_pair():
     """Scores of pairs whose first response is certainly the better one."""
     return np.tile([1e4, 0.0], (6, 1))
+
+
+def said():
+    """What both policies say of the tokens."""
+    return token_scores.distributions(LOGITS, REFERENCE_LOGITS, TOKENS)
 
 
 def uniform_list(values):
@@ -425,6 +432,181 @@ IDENTITIES = {
     "a ranking of two queries steps along their difference": lambda: (
         rlx.zo_rank_gradient(SCORES[:2], np.array([1, 0])).gradient,
         SCORES[0] - SCORES[1],
+    ),
+    "ld_dpo with alpha one is dpo of the sums": lambda: (
+        rlx.ld_dpo(TOKEN_LOGPS, TOKEN_REFERENCE, alpha=1.0),
+        rlx.dpo(TOKEN_LOGPS.sum(-1), TOKEN_REFERENCE.sum(-1)),
+    ),
+    "ld_dpo of responses of one length is dpo whatever alpha is": lambda: (
+        rlx.ld_dpo(TOKEN_LOGPS, TOKEN_REFERENCE, alpha=0.0),
+        rlx.dpo(TOKEN_LOGPS.sum(-1), TOKEN_REFERENCE.sum(-1)),
+    ),
+    "wpo of on-policy pairs is dpo": lambda: (
+        rlx.wpo(TOKEN_LOGPS, -TOKEN_LOGPS, TOKEN_REFERENCE),
+        rlx.dpo(TOKEN_LOGPS.sum(-1), TOKEN_REFERENCE.sum(-1)),
+    ),
+    "sparsepo with masks of one is tdpo1": lambda: (
+        rlx.sparsepo(said().logprobs, said().kl, MASKS, MASKS, said().reference_logprobs),
+        rlx.tdpo1(LOGITS, REFERENCE_LOGITS, TOKENS),
+    ),
+    "sparsepo with no mask on the kl is dpo": lambda: (
+        rlx.sparsepo(said().logprobs, said().kl, MASKS, 0 * MASKS, said().reference_logprobs),
+        rlx.dpo(said().logprobs.sum(-1), said().reference_logprobs.sum(-1)),
+    ),
+    "mapo of equal activations is tdpo1": lambda: (
+        rlx.mapo(LOGITS, REFERENCE_LOGITS, TOKENS, np.ones((*TOKENS.shape, 4))),
+        rlx.tdpo1(LOGITS, REFERENCE_LOGITS, TOKENS),
+    ),
+    "cpl of single steps is reference-free dpo": lambda: (
+        rlx.cpl(POLICY[..., None], alpha=0.1),
+        rlx.dpo_reference_free(POLICY, beta=0.1),
+    ),
+    "cpl of a list of two scored segments is cpl of a pair": lambda: (
+        rlx.cpl_dense(TOKEN_LOGPS, np.broadcast_to([1.0, 0.0], (6, 2)), bias=0.5, bc_coeff=0.3),
+        rlx.cpl(TOKEN_LOGPS, bias=0.5, bc_coeff=0.3),
+    ),
+    "mcts_dpo is dpo on what follows a shared beginning": lambda: (
+        rlx.mcts_dpo(TOKEN_LOGPS, TOKEN_REFERENCE, STEPS),
+        rlx.dpo(TOKEN_LOGPS[..., 1:].sum(-1), TOKEN_REFERENCE[..., 1:].sum(-1)),
+    ),
+    "mcts_dpo of steps visited as often is dpo without a preference": lambda: (
+        rlx.mcts_dpo(TOKEN_LOGPS, TOKEN_REFERENCE, STEPS, 7 * ONES),
+        rlx.dpo(TOKEN_LOGPS[..., 1:].sum(-1), TOKEN_REFERENCE[..., 1:].sum(-1), label=0.5),
+    ),
+    "spa_self_refinement during its warm-up is dpo": lambda: (
+        rlx.spa_self_refinement(LOGITS, REFERENCE_LOGITS, TOKENS, threshold=1e9, progress=0.1),
+        rlx.dpo(said().logprobs.sum(-1), said().reference_logprobs.sum(-1)),
+    ),
+    "spa_self_refinement that trusts nothing is cdpo": lambda: (
+        rlx.spa_self_refinement(LOGITS, REFERENCE_LOGITS, TOKENS, threshold=1e9, alpha=0.3),
+        rlx.cdpo(said().logprobs.sum(-1), said().reference_logprobs.sum(-1), epsilon=0.3),
+    ),
+    "diffusion_dro is a scaled hinge of errors": lambda: (
+        rlx.diffusion_dro(-POLICY, -REFERENCE, margin=5.0),
+        5.0 * rlx.dpo(POLICY, REFERENCE, beta=1 / 5.0, link=links.hinge),
+    ),
+    "dpo_hinge is the hinge-norm loss of rso": lambda: (
+        rlx.dpo_hinge(POLICY, REFERENCE, beta=0.05),
+        rlx.rso_hinge_norm(POLICY, REFERENCE),
+    ),
+    "rso_sigmoid_norm is dpo with its gamma as beta": lambda: (
+        rlx.rso_sigmoid_norm(POLICY, REFERENCE),
+        rlx.dpo(POLICY, REFERENCE, beta=0.05),
+    ),
+    "rso_hinge is dpo_hinge without a reference": lambda: (
+        rlx.rso_hinge(POLICY),
+        rlx.dpo_hinge(POLICY, np.zeros_like(POLICY), beta=0.05),
+    ),
+    "dpo_length_normalized over unit lengths is dpo": lambda: (
+        rlx.dpo_length_normalized(POLICY, REFERENCE, ONES, beta=0.1),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "ipo per token is dpo_length_normalized with a squared link": lambda: (
+        rlx.ipo(POLICY, REFERENCE, LENGTHS, tau=0.1, length_normalize=True),
+        rlx.dpo_length_normalized(POLICY, REFERENCE, LENGTHS, beta=1.0, link=links.squared(5.0)),
+    ),
+    "fdpo with the reverse kl is dpo": lambda: (
+        rlx.fdpo(POLICY, REFERENCE, divergence="reverse_kl"),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "fdpo with alpha one is fdpo with the forward kl": lambda: (
+        rlx.fdpo(POLICY, REFERENCE, divergence="alpha", alpha=1.0),
+        rlx.fdpo(POLICY, REFERENCE, divergence="forward_kl"),
+    ),
+    "fdpo with alpha zero is dpo": lambda: (
+        rlx.fdpo(POLICY, REFERENCE, divergence="alpha", alpha=0.0),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "fdpo with a tiny alpha is nearly dpo": lambda: (
+        rlx.fdpo(POLICY, REFERENCE, divergence="alpha", alpha=1e-13),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "exo_pair is cdpo the other way round: both vanish at the label, less its entropy": lambda: (
+        rlx.exo_pair(np.array([np.log(9.0), 0.0]), np.zeros(2), beta=1.0, epsilon=0.1),
+        rlx.cdpo(np.array([np.log(9.0), 0.0]), np.zeros(2), beta=1.0, epsilon=0.1)
+        + 0.9 * np.log(0.9)
+        + 0.1 * np.log(0.1),
+    ),
+    "osp is dpo with a soft label": lambda: (
+        rlx.osp(POLICY, REFERENCE, WON[:, 0]),
+        rlx.dpo(POLICY, REFERENCE, label=jnp.asarray(WON[:, 0])),
+    ),
+    "nca_pair is nca with a certain pair": lambda: (
+        rlx.nca_pair(POLICY, REFERENCE),
+        rlx.nca(POLICY, REFERENCE, certain_pair()),
+    ),
+    "bco_pair at threshold 0 is the biased nca of implicit rewards": lambda: (
+        rlx.bco_pair(POLICY, REFERENCE, beta=0.05, delta=0.0),
+        rlx.implicit_prm_pairwise(POLICY, REFERENCE, objective="biased_nca"),
+    ),
+    "sppo_hard is twice sppo of certain wins": lambda: (
+        rlx.sppo_hard(POLICY, REFERENCE, beta=0.2),
+        2 * rlx.sppo(POLICY, REFERENCE, np.tile([1.0, 0.0], (6, 1)), beta=0.2),
+    ),
+    "apo_zero is apo_zero_unpaired of both responses, summed": lambda: (
+        rlx.apo_zero(POLICY, REFERENCE),
+        2 * rlx.apo_zero_unpaired(POLICY, REFERENCE, np.tile([1.0, 0.0], (6, 1))),
+    ),
+    "apo_zero of the reference itself is 1": lambda: (rlx.apo_zero(REFERENCE, REFERENCE), np.ones(())),
+    "aot of one pair is dpo": lambda: (rlx.aot(POLICY[:1], REFERENCE[:1]), rlx.dpo(POLICY[:1], REFERENCE[:1])),
+    "aot_unpaired of one pair is cdpo": lambda: (
+        rlx.aot_unpaired(POLICY[:1], REFERENCE[:1], epsilon=0.2),
+        rlx.cdpo(POLICY[:1], REFERENCE[:1], epsilon=0.2),
+    ),
+    "aot_unpaired does not see how responses are paired": lambda: (
+        rlx.aot_unpaired(POLICY, REFERENCE),
+        rlx.aot_unpaired(*(np.stack([x[:, 0], x[::-1, 1]], -1) for x in (POLICY, REFERENCE))),
+    ),
+    "alphapo with alpha zero is simpo": lambda: (
+        rlx.alphapo_reward_shape(POLICY, LENGTHS, alpha=0.0, beta=2.0, gamma=1.0),
+        rlx.simpo(POLICY, LENGTHS),
+    ),
+    "alphapo with alpha minus one compares probabilities": lambda: (
+        rlx.alphapo_reward_shape(POLICY, ONES, alpha=-1.0, beta=2.0, gamma=0.0),
+        rlx.dpo_reference_free(np.exp(POLICY), beta=2.0),
+    ),
+    "cpo without fine-tuning is reference-free dpo": lambda: (
+        rlx.cpo(POLICY, LENGTHS, alpha=0.0),
+        rlx.dpo_reference_free(POLICY),
+    ),
+    "orpo without fine-tuning is reference-free dpo on log-odds": lambda: (
+        rlx.orpo(POLICY, ONES, beta=1.0, alpha=0.0),
+        rlx.dpo_reference_free(POLICY - np.log(-np.expm1(POLICY)), beta=1.0),
+    ),
+    "orpo and cpo add the same fine-tuning": lambda: (
+        rlx.orpo(POLICY, LENGTHS) - rlx.orpo(POLICY, LENGTHS, alpha=0.0),
+        rlx.cpo(POLICY, LENGTHS) - rlx.cpo(POLICY, LENGTHS, alpha=0.0),
+    ),
+    "d2o of one sample is dpo": lambda: (rlx.d2o(POLICY, REFERENCE), rlx.dpo(POLICY, REFERENCE)),
+    "hypo without its kl is dpo": lambda: (
+        rlx.hypo(POLICY, REFERENCE, LIST, LIST_REFERENCE, kl_coef=0.0),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "poft of aligned models that agree with the policy is log 2": lambda: (
+        rlx.poft(POLICY, LENGTHS, (POLICY / LENGTHS)[..., None]),
+        np.log(2),
+    ),
+    "rationale_dpo of a certain rationale is dpo": lambda: (
+        rlx.rationale_dpo(POLICY, REFERENCE, np.zeros(6), link=links.linear),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "upo with a given smoothing is cdpo": lambda: (
+        rlx.upo(POLICY, REFERENCE, WON, alpha=0.1),
+        rlx.cdpo(POLICY, REFERENCE, epsilon=0.1),
+    ),
+    "bidedpo of one set is dpo": lambda: (
+        rlx.bidedpo_loss_balancing(POLICY, REFERENCE, np.zeros(6, int)),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "differential information of the reference itself is uniform": lambda: (
+        rlx.differential_information(LIST, LIST).did,
+        np.full((6, 5), 0.2),
+    ),
+    "token credit adds up to the implicit reward of dpo": lambda: (
+        logistic(
+            margin(*(rlx.dpo_token_credit(x, np.zeros_like(x)).sequence_reward for x in (TOKEN_LOGPS, TOKEN_REFERENCE)))
+        ),
+        rlx.dpo(TOKEN_LOGPS.sum(-1), TOKEN_REFERENCE.sum(-1), reduce=None),
     ),
 }
 
