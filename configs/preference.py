@@ -34,6 +34,7 @@ NOT_HERE = {
     "hypo": "needs samples of the policy in every step",
     "onereward_policy_loss": "differentiates a judge through a generated image",
     "diffusion_dro": "compares denoising errors of an image model",
+    "spo_degree": "reads the logits of a head over degrees, which no paper text describes",
 }
 NAMES = [
     name
