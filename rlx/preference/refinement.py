@@ -16,7 +16,7 @@ from rlx.signals import HistoryState, Signal, history
 from rlx.types import Array, Batch, Reduce
 
 STORED = 50
-"""Margins that the threshold waits for, and of which it is a quantile."""
+"""Latest margins that are kept: the threshold is a quantile of them, and waits for as many."""
 
 
 def extrapolate(policy_logits: Array, reference_logits: Array, mix: float | Array) -> Array:
@@ -120,12 +120,11 @@ def spa_self_refinement(
     return token_scores.compare_responses(score, label, links.logistic, where, reduce)
 
 
-def trust_threshold(quantile: float = 0.1, window: int = STORED) -> Signal:
-    r"""The margin below which pairs are doubted: a quantile of the mean margins of past batches.
+def trust_threshold(quantile: float = 0.1) -> Signal:
+    r"""The margin below which pairs are doubted: a quantile of the mean margins of the last 50 batches.
 
     The output is the midpoint of the order statistics :math:`\lfloor 50 q \rfloor` and the next one (from 0) of the
-    stored means; 0 until there are 50. With a window as long as the training this is the authors' code, which never
-    forgets a margin and so looks at an ever lower quantile. The means are used from the step after theirs on.
+    stored means; 0 until there are 50. A mean is used from the step after its own on.
 
     >>> signal = trust_threshold()
     >>> state = signal.init()
@@ -134,19 +133,17 @@ def trust_threshold(quantile: float = 0.1, window: int = STORED) -> Signal:
     >>> print(threshold, signal.update(jnp.float32(0.0), state)[0])
     0.0 5.5
     """
-    if not 0 <= quantile < 1 - 1 / STORED or window < STORED:
-        raise errors.UserError(
-            f"quantile must be in [0, {1 - 1 / STORED}) and window at least {STORED}, got {quantile} and {window}."
-        )
+    if not 0 <= quantile < 1 - 1 / STORED:
+        raise errors.UserError(f"quantile must be in [0, {1 - 1 / STORED}), got {quantile}.")
     low = int(STORED * quantile)
+    latest = history(STORED)
 
     def update(value: Array, state: HistoryState) -> tuple[Array, HistoryState]:
-        stored = jnp.arange(window) >= window - state.count
-        ordered = jnp.sort(jnp.where(stored, state.values, jnp.inf))
+        ordered = jnp.sort(state.values)
         threshold = jnp.where(state.count >= STORED, (ordered[low] + ordered[low + 1]) / 2, 0)
-        return threshold, history(window).update(value, state)[1]
+        return threshold, latest.update(value, state)[1]
 
-    return Signal(history(window).init, update)
+    return Signal(latest.init, update)
 
 
 def spa_method(
@@ -155,7 +152,6 @@ def spa_method(
     alpha: float = 0.1,
     mix: float = 1.0,
     quantile: float = 0.1,
-    window: int = STORED,
     total_steps: int | None = None,
     warmup: float = 0.2,
     axis_name: numerics.AxisName = None,
@@ -167,18 +163,17 @@ def spa_method(
       alpha: label smoothing of pairs that are not trusted.
       mix: how far to extrapolate from the reference past the policy.
       quantile: of the stored margins, below which pairs are not trusted.
-      window: how many margins are stored, at least 50.
       total_steps: length of the training, for the warm-up; None leaves the warm-up out.
       warmup: share of the training without smoothing.
       axis_name: mapped axes the batch is spread over.
 
     Raises:
-      UserError: quantile, window or alpha is out of range.
+      UserError: quantile or alpha is out of range.
 
     >>> spa_method(total_steps=100).needs
     ('policy_logits', 'reference_logits', 'tokens')
     """
-    signal = trust_threshold(quantile, window)
+    signal = trust_threshold(quantile)
     keywords: dict[str, Any] = {"beta": beta, "alpha": labels.flip_rate(alpha), "mix": mix, "warmup": warmup}
     lifted = stateless(spa_self_refinement, keywords=keywords, coupling="batch", axis_name=axis_name)
 
@@ -197,7 +192,7 @@ def spa_method(
         shared = {"threshold": threshold, "progress": jnp.asarray(progress, threshold.dtype)}
         return Constants(shared, {}), {"margins": stored, "step": state["step"] + 1}
 
-    hyperparameters = keywords | {"quantile": quantile, "window": window, "total_steps": total_steps}
+    hyperparameters = keywords | {"quantile": quantile, "total_steps": total_steps}
     return lifted._replace(
         init=init, prepare=prepare, prepare_needs=lifted.needs, splittable=True, hyperparameters=hyperparameters
     )
