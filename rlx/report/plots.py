@@ -170,17 +170,19 @@ def _lines(axis: Axes, rows: Sequence[Row], metric: str, axis_key: str, keys: Se
     logarithmic = bool(values) and values[0] > 0 and values[-1] / values[0] >= 50
     for i, name in enumerate(groups):
         group = sorted((row for row in rows if label(row, keys) == name), key=lambda row: row[axis_key])
-        shift = 0.012 * (i - (len(groups) - 1) / 2)  # neighbouring intervals stand side by side
+        shift = min(0.012, 0.1 / len(groups)) * (i - (len(groups) - 1) / 2)  # neighbouring intervals side by side
         span = values[-1] / values[0] if logarithmic else values[-1] - values[0]
         places = [row[axis_key] * span**shift if logarithmic else row[axis_key] + shift * span for row in group]
         means = [row[metric].mean for row in group]
         style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "markersize": 4, "linewidth": 1.4}
+        style |= {"linestyle": ("-", "--", ":")[i // 7 % 3]}  # a second round of colours is dashed
         axis.errorbar(places, means, yerr=_errors(group, metric), capsize=3, label=name, **style)
     if logarithmic:
         axis.set_xscale("log")
     axis.set(xlabel=axis_key, ylabel=f"{metric} (mean, 95 % interval)")
     if any(groups):
-        axis.legend(frameon=False, fontsize="small")
+        many = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(groups) > 7 else {}  # beside, not on the lines
+        axis.legend(frameon=False, fontsize="small", **many)
 
 
 def _errors(rows: Sequence[Row], metric: str) -> list[list[float]]:
