@@ -67,7 +67,8 @@ def fdpo(
     check_pairs(policy_logps=policy_logps, reference_logps=reference_logps, where=where)
     derivative = named.by_name(divergence, DIVERGENCES, "divergence")
     score = derivative(numerics.clean(scores.log_ratio(policy_logps, reference_logps), where), alpha)
-    return compare.pairs(beta * score, labels.smoothed(epsilon), links.logistic, where, reduce)
+    margin = scores.finite(beta * scores.margin(score))  # subtracted first, as beta may lift capped scores to infinity
+    return compare.margins(margin, labels.smoothed(epsilon), links.logistic, compare.pair_where(where), reduce)
 
 
 def exo_pair(

@@ -120,5 +120,5 @@ def alphapo_reward_shape(
     check_pairs(policy_logps=policy_logps, lengths=lengths, where=where)
     # masked before the power, where a NaN would reach the gradient
     reward = scores.alpha_power(scores.per_token(numerics.clean(policy_logps, where), lengths), alpha)
-    margin = beta * scores.margin(reward) - gamma
+    margin = scores.finite(beta * scores.margin(reward)) - gamma
     return compare.margins(margin, labels.smoothed(epsilon), links.logistic, compare.pair_where(where), reduce)

@@ -46,6 +46,15 @@ def margin(score: Array) -> Array:
     return score[..., 0] - score[..., 1]
 
 
+def finite(score: Array) -> Array:
+    """Infinite scores become the largest number, without gradient.
+
+    >>> print(finite(jnp.array([-jnp.inf, 2.0])))
+    [-3.4028235e+38  2.0000000e+00]
+    """
+    return jnp.clip(score, -jnp.finfo(score.dtype).max, jnp.finfo(score.dtype).max)
+
+
 LARGEST_EXPONENT = {"float32": 80.0, "float64": 709.7827}
 """What an exponent is capped at; in float32 with room for sums and products of what comes out."""
 
@@ -54,7 +63,7 @@ def alpha_power(logs: Array, alpha: float) -> Array:
     r""":math:`(1 - u^{-\alpha})/\alpha` of :math:`u = e^x`, and x itself at :math:`\alpha = 0`.
 
     The derivative of the alpha-divergence at the ratio u (AlphaPO: the reward of a probability u). The exponent is
-    capped (:data:`LARGEST_EXPONENT`); beyond the cap there is no gradient.
+    capped (:data:`LARGEST_EXPONENT`), and so is what is divided by a small alpha; beyond, there is no gradient.
 
     >>> print(alpha_power(jnp.array([0.0, -jnp.log(2.0)]), 1.0))
     [ 0. -1.]
@@ -64,7 +73,8 @@ def alpha_power(logs: Array, alpha: float) -> Array:
         return logs
     exponent = jnp.minimum(-alpha * logs, LARGEST_EXPONENT[logs.dtype.name])
     # expm1 keeps the digits of small exponents, exp those of the gradient of large ones
-    return -jnp.where(jnp.abs(exponent) < 1, jnp.expm1(exponent), jnp.exp(exponent) - 1) / alpha
+    power = -jnp.where(jnp.abs(exponent) < 1, jnp.expm1(exponent), jnp.exp(exponent) - 1) / alpha
+    return finite(power)
 
 
 def log_odds(logs: Array) -> Array:

@@ -58,3 +58,16 @@ def test_outcomes_that_are_masked_have_no_share():
     found = divergence.differential_information(logs, logs, where=where)
     np.testing.assert_allclose(found.did, [0.5, 0.0, 0.5])
     np.testing.assert_allclose(found.entropy, np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.1, 3.0])
+def test_capped_on_both_sides_is_no_preference(beta, float64):
+    """In float64 the cap is the end of the range, and beta and 1/alpha come on top of it."""
+    far, near = [[-1e4, -1e4]], [[-1.0, -1e4], [-1e4, -1.0]]
+
+    def run(d):
+        arrays = jnp.asarray(d), jnp.zeros(np.shape(d))
+        return np.asarray(divergence.fdpo(*arrays, divergence="alpha", alpha=0.5, beta=beta, reduce=None))
+
+    np.testing.assert_allclose(float64(run, far), np.log(2))
+    assert float64(run, near)[0] == 0 and np.isfinite(float64(run, near)).all()

@@ -34,3 +34,9 @@ def test_reference_free_losses_take_a_link():
     margin = np.array(POLICY) @ np.array([1.0, -1.0])
     found = reference_free.dpo_reference_free(POLICY, beta=0.5, link=links.hinge, reduce=None)
     np.testing.assert_allclose(found, np.maximum(0, 1 - 0.5 * margin))
+
+
+def test_alphapo_of_impossible_responses_is_a_number(float64):
+    run = lambda p: reference_free.alphapo_reward_shape(p, jnp.ones(p.shape), alpha=1.0, reduce=None)  # noqa: E731
+    units = float64(lambda: np.asarray(run(jnp.array([[-1.0, -1e4], [-1e4, -1.0]]))))
+    assert units[0] == 0 and units[1] > 1e300 and np.isfinite(units).all()

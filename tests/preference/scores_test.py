@@ -52,3 +52,11 @@ def test_log_odds_from_one_end_to_the_other():
     odds, slopes = jax.vmap(jax.value_and_grad(scores.log_odds))(logs)
     np.testing.assert_allclose(odds[:4], [-1e4, -20.0, 0.0, np.log(1e6)], rtol=1e-5, atol=1e-6)
     assert odds[4] > 80 and np.isfinite(odds).all() and np.isfinite(slopes).all()
+
+
+def test_a_small_alpha_lifts_no_capped_score_to_infinity(float64):
+    def check():
+        value, slope = jax.value_and_grad(scores.alpha_power)(jnp.asarray(-1e4), 0.1)
+        assert np.isfinite(value) and slope == 0
+
+    float64(check)
