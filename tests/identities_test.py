@@ -608,6 +608,63 @@ IDENTITIES = {
         ),
         rlx.dpo(TOKEN_LOGPS.sum(-1), TOKEN_REFERENCE.sum(-1), reduce=None),
     ),
+    "hypo of samples that have not drifted is dpo": lambda: (
+        rlx.hypo(POLICY, REFERENCE, LIST, LIST, kl_coef=1.0),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "upo of estimators that agree is dpo with a label of 1/(1 + B)": lambda: (
+        rlx.upo(POLICY, REFERENCE, np.full((6, 10), 0.3)),
+        rlx.dpo(POLICY, REFERENCE, label=1 / 7),
+    ),
+    "d2o does not see a sample repeated": lambda: (
+        rlx.d2o(POLICY[:, [0, 0, 0, 1]], REFERENCE[:, [0, 0, 0, 1]]),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
+    "simpo is poft against the rejected response": lambda: (
+        rlx.simpo(POLICY, LENGTHS, beta=2.0, gamma=1.0),
+        rlx.poft(POLICY[:, :1], LENGTHS[:, :1], (POLICY / LENGTHS)[:, 1:, None], beta=2.0, gamma=-1.0),
+    ),
+    "nca_pair and bco_pair at threshold 0 agree over both labellings": lambda: (
+        rlx.nca_pair(POLICY, REFERENCE, beta=0.1) + rlx.nca_pair(POLICY[:, SWAP], REFERENCE[:, SWAP], beta=0.1),
+        rlx.bco_pair(POLICY, REFERENCE, delta=0.0) + rlx.bco_pair(POLICY[:, SWAP], REFERENCE[:, SWAP], delta=0.0),
+    ),
+    "bco_pair with a saturating link is kto of both responses, its threshold the reference point": lambda: (
+        rlx.bco_pair(POLICY, REFERENCE, delta=0.1 * 3.0, link=links.sigmoid),
+        2 * rlx.kto(POLICY, REFERENCE, np.tile([1.0, 0.0], (6, 1)), reference_point=3.0),
+    ),
+    "apo_zero over both labellings is 2": lambda: (
+        rlx.apo_zero(POLICY, REFERENCE) + rlx.apo_zero(POLICY[:, SWAP], REFERENCE[:, SWAP]),
+        2.0,
+    ),
+    "sppo_hard of opposite log-ratios is half of ipo": lambda: (
+        rlx.sppo_hard(POLICY[:, :1] * [1, -1], np.zeros((6, 2)), beta=0.2),
+        rlx.ipo(POLICY[:, :1] * [1, -1], np.zeros((6, 2)), tau=0.1) / 2,
+    ),
+    "aot against a flat reference is reference-free dpo": lambda: (
+        rlx.aot(POLICY, np.zeros((6, 2))),
+        rlx.dpo_reference_free(POLICY),
+    ),
+    "aot does not see which margin of the reference is whose": lambda: (
+        rlx.aot(POLICY, REFERENCE),
+        rlx.aot(POLICY, REFERENCE[::-1]),
+    ),
+    "exo_pair of the reference itself is the divergence of its label from even odds": lambda: (
+        rlx.exo_pair(REFERENCE, REFERENCE, epsilon=0.1),
+        -np.log(4 * 0.1 * 0.9) / 2,
+    ),
+    "discopop of the reference itself is half way": lambda: (rlx.discopop(REFERENCE, REFERENCE), (np.log(2) + 1) / 2),
+    "fdpo with the jensen-shannon divergence is reference-free dpo on log-sigmoids": lambda: (
+        rlx.fdpo(POLICY, REFERENCE, divergence="js"),
+        rlx.dpo_reference_free(-logistic(POLICY - REFERENCE)),
+    ),
+    "cpo_hinge of wide margins is fine-tuning alone": lambda: (
+        rlx.cpo_hinge(POLICY * [0.0, 1.0] - [1.0, 99.0], LENGTHS),
+        1 / LENGTHS[:, 0].mean(),
+    ),
+    "bidedpo of two equal sets is dpo": lambda: (
+        rlx.bidedpo_loss_balancing(np.tile(POLICY, (2, 1)), np.tile(REFERENCE, (2, 1)), np.arange(12) // 6),
+        rlx.dpo(POLICY, REFERENCE),
+    ),
 }
 
 GRADIENTS = {
