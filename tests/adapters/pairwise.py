@@ -46,17 +46,23 @@ def fdpo(hyper: Hyper, inputs: Inputs) -> Outputs:
     return referenced(functools.partial(divergence.fdpo, **keywords), beta="beta")(hyper, inputs)
 
 
+def discopop(hyper: Hyper, inputs: Inputs) -> Outputs:
+    method = functools.partial(pairwise.discopop, tau=hyper.get("discopop_tau", 0.05))
+    return referenced(method, beta="beta")(hyper, inputs)
+
+
 def bco_pair(hyper: Hyper, inputs: Inputs) -> Outputs:
-    """``running`` hands over the running mean, which the method keeps in its state."""
-    thresholds: dict[str, Any] = {"none": 0.0, "batch_mean": None, "running": hyper.get("running_mean")}
-    method = functools.partial(absolute.bco_pair, delta=thresholds[hyper["reward_shift"]])
+    """``running`` hands over the running mean, which the method keeps in its state; a first step has none yet."""
+    running = hyper.get("running_mean", inputs.get("running_mean"))
+    thresholds: dict[str, Any] = {"none": 0.0, "batch_mean": None, "running": running}
+    method = functools.partial(absolute.bco_pair, delta=thresholds[hyper.get("reward_shift", "none")])
     return referenced(method, beta="beta")(hyper, inputs)
 
 
 def aot(hyper: Hyper, inputs: Inputs) -> Outputs:
     """The units of the reference are ranks, in ascending order."""
     arrays, paired = both(inputs), hyper["variant"] == "paired"
-    keywords = {"beta": hyper["beta"], "epsilon": hyper["label_smoothing"], "paired": paired}
+    keywords = {"beta": hyper["beta"], "epsilon": hyper.get("label_smoothing", 0.0), "paired": paired}
     units = transport.aot(*arrays, **keywords, reduce=None)
     order = jnp.argsort(transport.sides(*arrays, paired=paired)[..., 0])
     return {"loss": mean(units), "per_rank": units[order]}
@@ -78,12 +84,15 @@ def orpo(hyper: Hyper, inputs: Inputs) -> Outputs:
 
 
 def cpo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """Of no preference, what is left is the fine-tuning term, with all its digits."""
     policy, lengths = stack(inputs, POLICY), stack(inputs, "{}_lengths")
-    link = {"sigmoid": links.logistic, "hinge": links.hinge}[hyper["loss_type"]]
-    run = functools.partial(fine_tuned.cpo, policy, lengths, beta=hyper["beta"], link=link)
-    preference = run(alpha=0.0, reduce=None)
-    parts = {"preference_loss": mean(preference), "nll_loss": run(alpha=1.0) - mean(preference)}
-    return {"loss": run(alpha=hyper["cpo_alpha"]), "per_example": preference} | parts | rewards(hyper["beta"] * policy)
+    link = {"sigmoid": links.logistic, "hinge": links.hinge}[hyper.get("loss_type", "sigmoid")]
+    run = functools.partial(fine_tuned.cpo, policy, lengths, beta=hyper["beta"])
+    preference = run(link=link, alpha=0.0, reduce=None)
+    likelihood = run(link=lambda margin: jnp.zeros_like(margin), alpha=1.0)
+    parts = {"preference_loss": mean(preference), "nll_loss": likelihood}
+    loss = run(link=link, alpha=hyper["cpo_alpha"])
+    return {"loss": loss, "per_example": preference} | parts | rewards(hyper["beta"] * policy)
 
 
 def rso_losses(hyper: Hyper, inputs: Inputs) -> Outputs:
@@ -126,7 +135,7 @@ def rationale_dpo(hyper: Hyper, inputs: Inputs) -> Outputs:
 
 
 def upo(hyper: Hyper, inputs: Inputs) -> Outputs:
-    probs, mu = inputs["mc_probs"], hyper["mu"]
+    probs, mu = inputs["mc_probs"], hyper.get("mu", 1.0)
     alpha = uncertainty.smoothing(probs, mu=mu) if hyper["alpha_mode"] == "literal" else inputs["alpha"]
     given = None if hyper["alpha_mode"] == "literal" else alpha
     keywords = {"beta": hyper["beta"], "mu": mu, "alpha": given}
@@ -161,7 +170,7 @@ def dpo_token_credit(hyper: Hyper, inputs: Inputs) -> Outputs:
 EAGER: dict[str, Callable[[Hyper, Inputs], Outputs]] = {
     "dpo_hinge": referenced(functools.partial(pairwise.dpo, link=links.hinge), beta="beta"),
     "dpo_length_normalized": dpo_length_normalized,
-    "discopop": referenced(pairwise.discopop, beta="beta", tau="discopop_tau"),
+    "discopop": discopop,
     "fdpo": fdpo,
     "exo_pair": referenced(divergence.exo_pair, beta="beta", epsilon="label_smoothing"),
     "nca_pair": referenced(absolute.nca_pair, beta="beta"),
