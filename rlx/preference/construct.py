@@ -5,6 +5,7 @@ Candidates on the last axis ``[..., K]``; ``where`` marks the real ones. Which p
 """
 
 import functools
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 
 from rlx import errors, numerics
 from rlx.preference import compare
-from rlx.types import Array, check_shapes
+from rlx.types import VOCABULARY, Array, check_shapes
 
 
 class Pairs(NamedTuple):
@@ -79,6 +80,17 @@ def by_score(tau: float) -> Strength:
     return lambda difference, ranks_between, count: jax.nn.sigmoid(difference / tau)
 
 
+def mean_ranks(scores: Array, where: Array) -> Array:
+    """Ranks (0 = best) of the real candidates, equal scores sharing the mean of theirs: ``[..., K]``.
+
+    >>> print(mean_ranks(jnp.array([1.0, 3.0, 1.0]), jnp.ones(3, bool)))
+    [1.5 0.  1.5]
+    """
+    mine, other = scores[..., :, None], scores[..., None, :]
+    above, equal = (numerics.count(where[..., None, :] & c, c, -1) for c in (other > mine, other == mine))
+    return above + (equal - 1) / 2
+
+
 def make_pairs(
     scores: Array,
     *,
@@ -93,10 +105,11 @@ def make_pairs(
     Args:
       scores: ``[..., K]``.
       ranks: which ranks meet: :func:`everyone`, :func:`extremes`, :func:`best_and_rest`, :func:`neighbours`.
-      margin: least difference of scores.
+      margin: least difference of scores; an array broadcasts against ``[..., M]``.
       halves: only pairs of a candidate of the top half and one of the bottom half (UPO's pre-screening); the middle
         one of an odd number is in neither.
-      strength: how sure a pair is: :func:`by_rank`, or :func:`by_score` of a temperature.
+      strength: how sure a pair is: :func:`by_rank`, or :func:`by_score` of a temperature. Equal scores have equal
+        ranks here (:func:`mean_ranks`); where ranks meet, those of equal scores are in the order given.
       where: ``[..., K]`` real candidates.
 
     Raises:
@@ -123,11 +136,12 @@ def make_pairs(
     if halves:
         valid &= (better < count // 2) & (worse >= count - count // 2)
     # a pair that does not exist points at the first candidates of the order: indices are always in range
-    indices = jnp.stack([jnp.take_along_axis(order, jnp.clip(r, 0, size - 1), -1) for r in (better, worse)], -1)
-    won, lost = (jnp.take_along_axis(scores, indices[..., i], -1) for i in (0, 1))
+    indices = select(order, jnp.clip(jnp.stack([better, worse], -1), 0, size - 1))
+    won, lost = jnp.moveaxis(select(scores, indices), -1, 0)
     valid &= (won > lost) & (won >= lost + margin)
     difference = numerics.clean(won, valid) - numerics.clean(lost, valid)
-    sure = strength(difference, worse - better, count).astype(scores.dtype)
+    between = jnp.diff(select(mean_ranks(scores, where), indices))[..., 0]
+    sure = strength(difference, between, count).astype(scores.dtype)
     return Pairs(indices, valid, numerics.clean(sure, valid))
 
 
@@ -140,6 +154,48 @@ def select(array: Array, indices: Array) -> Array:
     axis = indices.ndim - 2
     flat = indices.reshape((*indices.shape[:-2], -1, *([1] * (array.ndim - axis - 1))))
     return jnp.take_along_axis(array, flat, axis).reshape((*indices.shape, *array.shape[axis + 1 :]))
+
+
+def take_pairs(batch: Mapping[str, Array], pairs: Pairs) -> dict[str, Array]:
+    """A batch of lists as a batch of pairs, which every pairwise loss takes.
+
+    Args:
+      batch: arrays by vocabulary name, and ``where`` (``[..., K]`` or ``[..., K, T]``) if not all of it is real.
+      pairs: M pairs a list.
+
+    Returns:
+      What has candidates, ``[..., K, *rest]``, as ``[..., M, 2, *rest]``; what has none repeated for every pair;
+      ``where`` of the tokens or candidates of real pairs; and the strengths as ``preference_probs``.
+
+    Raises:
+      UserError: a name is not in the vocabulary, or an array has other leading axes than the pairs or compares all
+        candidates with all.
+
+    >>> lists = {"policy_logps": jnp.array([-1.0, -2.0, -3.0])}
+    >>> found = take_pairs(lists, make_pairs(jnp.array([0.0, 1.0, 1.0]), ranks=neighbours))
+    >>> print(found["policy_logps"].tolist(), found["where"].tolist())
+    [[-2.0, -3.0], [-3.0, -1.0]] [[False, False], [True, True]]
+    """
+    real = jnp.broadcast_to(pairs.where[..., None], pairs.indices.shape)
+    taken = {name: _take(name, jnp.asarray(array), pairs) for name, array in batch.items()}
+    if "where" in taken:
+        real = real.reshape(real.shape + (1,) * (taken["where"].ndim - real.ndim)) & taken["where"]
+    return taken | {"where": real, "preference_probs": pairs.strengths}
+
+
+def _take(name: str, array: Array, pairs: Pairs) -> Array:
+    leading, known = pairs.where.shape[:-1], VOCABULARY | {"where": ("...K", "")}
+    if name not in known:
+        raise errors.UserError(f"{name!r} is not in the vocabulary.{errors.close_matches(name, known)}")
+    axes, start = known[name][0].removeprefix("..."), len(leading)
+    if array.shape[:start] != leading or array.ndim < start + len(axes):
+        raise errors.UserError(f"{name} has shape {array.shape}: pairs of {leading} lists want {[*leading, *axes]}.")
+    if axes.count("K") > 1:
+        raise errors.UserError(f"{name} compares all candidates with all, {[*leading, *axes]}: pairs cannot take it.")
+    if "K" not in axes:
+        return jnp.repeat(jnp.expand_dims(array, start), pairs.where.shape[-1], start)
+    k = axes.index("K")  # not the first axis for J opponents
+    return jnp.moveaxis(select(jnp.moveaxis(array, start + k, start), pairs.indices), start + 1, start + 1 + k)
 
 
 def _descend(node: Array, parents: Array, values: Array, where: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -191,6 +247,6 @@ def step_pairs(
     values = numerics.clean(jax.lax.stop_gradient(numerics.accumulate(node_values)), where)
     walk = jnp.vectorize(functools.partial(_path_pairs, depth=depth), signature="(n),(n),(n)->(d,p),(d)")
     indices, valid = walk(values, jnp.asarray(tree_parent), where)
-    best, worst = (jnp.take_along_axis(values, indices[..., i], -1) for i in (0, 1))
+    best, worst = jnp.moveaxis(select(values, indices), -1, 0)
     valid &= (best > worst) & (best >= worst + margin)
     return Pairs(indices, valid, valid.astype(values.dtype))

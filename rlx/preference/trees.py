@@ -73,6 +73,22 @@ def puct(
     return np.where(parents < 0, 0, np.asarray(q_values, float) + bonus)
 
 
+def select_path(scores: np.ndarray, parents: np.ndarray, *, depth_limit: int = 5) -> list[int]:
+    """Nodes from the root down, to the child of the highest score (:func:`puct`) each time, the first of equal ones.
+
+    It ends at a node without children, or ``depth_limit`` steps down (the paper's 5): the path that
+    :func:`mcts_backup` takes.
+
+    >>> select_path([0.0, 1.0, 3.0, 9.0, 2.0], [-1, 0, 0, 1, 2])
+    [0, 2, 4]
+    """
+    parents, scores = check_tree(parents), np.asarray(scores, float)
+    path = [0]
+    while len(path) <= depth_limit and len(children := np.flatnonzero(parents == path[-1])):
+        path.append(int(children[scores[children].argmax()]))
+    return path
+
+
 def mcts_backup(
     parents: np.ndarray,
     values: np.ndarray,

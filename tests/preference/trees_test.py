@@ -22,6 +22,38 @@ def test_a_backup_by_hand():
     np.testing.assert_array_equal(found.visits, [6, 4, 0, 2, 1])
 
 
+def search(scores, depth_limit):
+    """A path from the recursive definition, on a dict of children."""
+    children = {}
+    for node, parent in enumerate(PARENTS):
+        children.setdefault(parent, []).append(node)
+
+    def down(node, depth):
+        if node not in children or depth == depth_limit:
+            return [node]
+        return [node, *down(max(children[node], key=lambda c: scores[c]), depth + 1)]
+
+    return down(0, 0)
+
+
+@pytest.mark.parametrize("depth_limit", [0, 1, 5])
+def test_selection_follows_the_best_score(depth_limit):
+    for seed in range(10):
+        scores = np.random.default_rng(seed).integers(0, 3, 5)
+        assert trees.select_path(scores, PARENTS, depth_limit=depth_limit) == search(scores, depth_limit)
+
+
+def test_a_search_visits_the_better_leaf_most():
+    """Two leaves of known value: the counts add up to the visits, the better one has most, V is between the two."""
+    parents, values, states = [-1, 0, 0], [0.0, 0.2, 0.8], np.zeros(3)
+    visits, q = np.zeros(3, int), trees.step_rewards(values, parents)
+    for _ in range(40):
+        path = trees.select_path(trees.puct(q, [1.0, 0.5, 0.5], visits, parents), parents)
+        q, states, visits = trees.mcts_backup(parents, values, visits, states, path)
+    assert visits[0] == 40 == visits[1:].sum() and visits[2] > 30
+    np.testing.assert_allclose(states[0], visits[1:] @ [0.2, 0.8] / 40)
+
+
 def test_an_empty_step_has_a_prior():
     np.testing.assert_allclose(trees.step_priors([0.0, -4.0], [0, 2], length_penalty=2.0), [1, np.exp(-1)])
 
