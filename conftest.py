@@ -5,13 +5,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 DEVICES = "--xla_force_host_platform_device_count"
+# thousands of tiny programs run once or twice each: most of the time goes into compiling them
+QUICK = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
 
 
 def _set_environment() -> None:
     """Must run before jax is imported; what the user has set stays, and subprocesses of tests inherit it."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if DEVICES not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {DEVICES}=8".strip()
+    wanted = [f"{DEVICES}=8", *QUICK]
+    new = [flag for flag in wanted if flag.partition("=")[0] not in flags]
+    os.environ["XLA_FLAGS"] = " ".join([*flags.split(), *new])
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     cache = os.environ.get("RLX_TEST_CACHE", str(ROOT / ".cache" / "jax"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
