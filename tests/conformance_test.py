@@ -108,11 +108,16 @@ def evaluate(method: str, case: dict[str, Any]) -> tuple[dict[str, Any], dict[st
         return adapter(hyper, inputs), {}
     key = adapters.GRADIENT_OF.get(method, "loss")
 
-    def loss(differentiated: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, Any]]:
-        outputs = adapter(hyper, inputs | differentiated)
+    traceable = getattr(adapter, "traceable", None)
+
+    def loss(differentiated: dict[str, jax.Array], rest: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
+        outputs = (traceable or adapter)(hyper, rest | differentiated)
         return outputs[key], outputs
 
-    return jax.grad(loss, has_aux=True)({name: inputs[name].astype(jnp.float64) for name in wanted})[::-1]
+    derivative = jax.grad(loss, has_aux=True)
+    chosen = {name: inputs[name].astype(jnp.float64) for name in wanted}
+    rest = {name: value for name, value in inputs.items() if name not in chosen}
+    return (jax.jit(derivative) if traceable else derivative)(chosen, rest)[::-1]
 
 
 def problems(method: str, case: dict[str, Any]) -> list[str]:

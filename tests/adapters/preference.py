@@ -181,7 +181,11 @@ def compiled(adapter: Callable[[Hyper, Inputs], Outputs]) -> Callable[[Hyper, In
     def program(hyper: str) -> Callable[[Inputs], Outputs]:
         return jax.jit(functools.partial(adapter, json.loads(hyper)))
 
-    return lambda hyper, inputs: program(json.dumps(hyper, sort_keys=True))(inputs)
+    def run(hyper: Hyper, inputs: Inputs) -> Outputs:
+        return program(json.dumps(hyper, sort_keys=True))(inputs)
+
+    run.traceable = adapter  # so that value and gradient can be one program
+    return run
 
 
 EAGER = {
