@@ -246,10 +246,10 @@ ADAPTERS = {name: compiled(adapter) for name, adapter in EAGER.items()}
 
 _RANKING = (1e-9, 1e-13, "terms of size 1 that cancel, each off by |score| times the rounding of float64")
 _CONSTANT = (
-    1e-8,
-    1e-11,
+    1e-7,
+    1e-10,
     "a class of the same probability in all examples centres to rounding errors, which the reference's 1e-8 magnifies: "
-    "60 digits put the reference itself 2e-9 off",
+    "60 digits put the reference itself 2e-9 off, and another order of the same operations 2e-8",
 )
 
 TOLERANCES = {"dpo_pl/gradient of policy_logps": _RANKING, "dist/gradient of logits": _CONSTANT}
