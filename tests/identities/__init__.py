@@ -1,0 +1,1 @@
+"""Identities between methods, by family; ``tests/identities_test.py`` checks them."""
