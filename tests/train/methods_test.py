@@ -37,9 +37,9 @@ def stage_of(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_fits_the_step(name):
-    """The step of its config takes its batch and gives its state back, in micro-batches too where those need care."""
+    """The step of its config takes its batch and gives its state back, in micro-batches too where it can be split."""
     run, stage, current, batch, beside, prompt = stage_of(name)
-    for micro_batches in (1, 2) if stage.method.coupling == "batch" and stage.method.splittable else (1,):
+    for micro_batches in (1, 2) if stage.method.splittable else (1,):
         advance = step.make_train_step(
             run.model,
             stage.method,
