@@ -41,8 +41,8 @@ def letter_lists(
 ) -> list[dict[str, Any]]:
     """Lists of ``candidates`` responses with their true rewards as ``scores``; the other arguments are those of pairs.
 
-    >>> letter_lists(1, seed=1, candidates=2, length=4)
-    [{'prompt': 'b:', 'responses': ['addd', 'acdb'], 'scores': [0.0, 1.0]}]
+    >>> letter_lists(1, seed=6, candidates=2, length=4)
+    [{'prompt': 'b:', 'responses': ['ccbd', 'bcbb'], 'scores': [1.0, 3.0]}]
     """
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
