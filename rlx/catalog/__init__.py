@@ -1,7 +1,21 @@
 """The catalogue, name -> :class:`Entry`: function, source, provenance, exemptions; a dict literal per family."""
 
 from rlx import errors
-from rlx.catalog import evaluation, game, listwise, pairwise, policy, reward, token_level
+from rlx.catalog import (
+    advantages,
+    discriminative,
+    entropy,
+    evaluation,
+    game,
+    listwise,
+    nested,
+    pairwise,
+    policy,
+    reward,
+    shaping,
+    statistics,
+    token_level,
+)
 from rlx.catalog.entry import Entry
 
 FAMILIES: dict[str, dict[str, Entry]] = {
@@ -11,7 +25,13 @@ FAMILIES: dict[str, dict[str, Entry]] = {
     "game": game.ENTRIES,
     "reward": reward.ENTRIES,
     "evaluation": evaluation.ENTRIES,
+    "advantages": advantages.ENTRIES,
+    "nested": nested.ENTRIES,
     "policy": policy.ENTRIES,
+    "discriminative": discriminative.ENTRIES,
+    "entropy": entropy.ENTRIES,
+    "statistics": statistics.ENTRIES,
+    "shaping": shaping.ENTRIES,
 }
 CATALOG: dict[str, Entry] = {name: entry for entries in FAMILIES.values() for name, entry in entries.items()}
 

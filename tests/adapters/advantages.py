@@ -1,0 +1,6 @@
+"""Adapters: advantage estimators: from rewards of a group, and over the tokens of a response."""
+
+from collections.abc import Callable
+from typing import Any
+
+ADAPTERS: dict[str, Callable[..., Any]] = {}

@@ -1,0 +1,6 @@
+"""Examples of calls: discriminative and mixed policy losses, value losses, and corrections of the rollout's policy."""
+
+from collections.abc import Callable
+from typing import Any
+
+EXAMPLES: dict[str, Callable[..., Any]] = {}
