@@ -58,7 +58,13 @@ TITLES = {
     "game": "Nash learning",
     "reward": "Reward and preference models",
     "evaluation": "Evaluation and tournaments",
-    "policy": "Policy gradients",
+    "advantages": "Advantages",
+    "nested": "Segments, turns, anchor states, trees, evolution",
+    "policy": "Policy losses on a ratio, and recipes",
+    "discriminative": "Discriminative and mixed losses, values, rollout corrections",
+    "entropy": "Entropy control",
+    "statistics": "Statistics of distributions",
+    "shaping": "Reward shaping, filters and budgets",
 }
 
 
