@@ -1,7 +1,7 @@
 """Random arrays for any method of the catalogue, made from the vocabulary alone."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -124,6 +124,24 @@ def call(name: str, arrays: Mapping[str, Any], where: Any, **more: Any) -> Any:
     if "where" in method.keywords_of(entry(name).function):
         options["where"] = where
     return entry(name).function(**arrays, **options)
+
+
+@functools.cache
+def compiled(name: str, *, units: bool = False) -> Callable[..., Any]:
+    """:func:`call` on ``(arrays, where)`` as one program; with ``units``, the losses of all units."""
+    more = {"reduce": None} if units else {}
+    return jax.jit(lambda arrays, where: call(name, arrays, where, **more))
+
+
+@functools.cache
+def derivative(name: str) -> Callable[..., Any]:
+    """Compiled: ``(arrays, where)`` -> value, and gradient in the first array, the differentiable one."""
+    first = entry(name).needs[0]
+
+    def both(arrays: Mapping[str, Any], where: Any) -> tuple[jax.Array, jax.Array]:
+        return jax.value_and_grad(lambda x: call(name, {**arrays, first: x}, where))(arrays[first])
+
+    return jax.jit(both)
 
 
 def poison(name: str, arrays: Mapping[str, np.ndarray], where: np.ndarray, value: float) -> dict[str, np.ndarray]:

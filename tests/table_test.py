@@ -4,6 +4,9 @@ A method that a property cannot apply to says so in the catalogue, with the reas
 checks that the exemption is still needed in name (:func:`test_exemptions_name_properties`).
 """
 
+import functools
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +33,16 @@ PROPERTIES: dict[str, list[str]] = {}
 
 
 def prop(names):
-    """Runs a test for every name that is not exempt from it; the property is called like the test."""
+    """Runs a test for every name that is not exempt from it; the property is called like the test.
+
+    All properties of a name run in one worker of ``pytest -n``, where the compiled programs of the name are.
+    """
 
     def decorate(test):
         label = test.__name__.removeprefix("test_")
         PROPERTIES[label] = [name for name in names if label not in rlx.catalog.CATALOG[name].exempt]
-        return pytest.mark.parametrize("name", PROPERTIES[label])(test)
+        marked = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PROPERTIES[label]]
+        return pytest.mark.parametrize("name", marked)(test)
 
     return decorate
 
@@ -49,60 +56,59 @@ def finite(tree) -> None:
         assert np.isfinite(np.asarray(leaf, np.float64)).all(), leaf
 
 
-def gradient(name, arrays, where, **more):
-    """Value and gradient in the first array, the differentiable one."""
-    first = samples.entry(name).needs[0]
-    rest = {k: jnp.asarray(v) for k, v in arrays.items() if k != first}
-    return jax.value_and_grad(lambda x: samples.call(name, {first: x} | rest, where, **more))(
-        jnp.asarray(arrays[first])
-    )
+def outcome(name, arrays, where):
+    """What must be finite: value and gradient of a loss, the result of anything else."""
+    return (samples.derivative if name in LOSSES else samples.compiled)(name)(arrays, where)
+
+
+def result(name, arrays, where):
+    """The value alone."""
+    found = outcome(name, arrays, where)
+    return found[0] if name in LOSSES else found
 
 
 @prop(NAMES)
 def test_jit(name):
     arrays, where = samples.make(name, 0)
-    close(jax.jit(lambda a, w: samples.call(name, a, w))(arrays, where), samples.call(name, arrays, where))
+    close(result(name, arrays, where), samples.call(name, arrays, where))
 
 
 @prop(NAMES)
 def test_vmap(name):
     batches = [samples.make(name, seed) for seed in (0, 1)]
     stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
-    mapped = jax.vmap(lambda a, w: samples.call(name, a, w))(*stacked)
-    one_by_one = [samples.call(name, *b) for b in batches]
-    close(mapped, jax.tree.map(lambda *x: jnp.stack(x), *one_by_one))
+    mapped = jax.jit(jax.vmap(lambda a, w: samples.call(name, a, w)))(*stacked)
+    one_by_one = [result(name, *b) for b in batches]
+    close(mapped, jax.tree.map(lambda *x: np.stack(x), *one_by_one))
 
 
 @prop(NAMES)
 def test_float64(name):
     arrays, where = samples.make(name, 0, dtype=np.float64)
     with jax.enable_x64(True):
-        result = samples.call(name, {k: jnp.asarray(v) for k, v in arrays.items()}, where)
-    assert all(leaf.dtype in (jnp.float64, bool) for leaf in jax.tree.leaves(result))
-    close(result, samples.call(name, *samples.make(name, 0)), rtol=2e-4, atol=1e-5)
+        wide = samples.compiled(name)(arrays, where)
+    assert all(leaf.dtype in (jnp.float64, bool) for leaf in jax.tree.leaves(wide))
+    close(wide, result(name, *samples.make(name, 0)), rtol=2e-4, atol=1e-5)
 
 
 @prop(NAMES)
 def test_bfloat16(name):
     arrays, where = samples.make(name, 0)
     half = {k: jnp.asarray(v, jnp.bfloat16) if v.dtype == np.float32 else v for k, v in arrays.items()}
-    result = samples.call(name, half, where)
-    assert all(leaf.dtype in (jnp.float32, bool) for leaf in jax.tree.leaves(result))  # accumulated in float32
-    finite(result)
-    if name in LOSSES:
-        finite(gradient(name, half, where))
+    found = outcome(name, half, where)
+    finite(found)
+    values = found[0] if name in LOSSES else found
+    assert all(leaf.dtype in (jnp.float32, bool) for leaf in jax.tree.leaves(values))  # accumulated in float32
 
 
 @prop(NAMES)
 def test_masked_is_invisible(name):
     arrays, where = samples.make(name, 0)
-    results = [samples.call(name, samples.poison(name, arrays, where, v), where) for v in (0.5, np.nan, np.inf, -1e30)]
-    for result in results[1:]:
-        assert_equal_where(result, results[0], where)
-    if name in LOSSES:
-        expected = gradient(name, arrays, where)
-        found = gradient(name, samples.poison(name, arrays, where, np.nan), where)
-        close(found, expected)
+    expected, *found = (
+        outcome(name, samples.poison(name, arrays, where, v), where) for v in (0.5, np.nan, np.inf, -1e30)
+    )
+    for other in found:
+        assert_equal_where(other, expected, where)
 
 
 def assert_equal_where(result, expected, where):
@@ -123,8 +129,8 @@ def test_masked_is_removed(name):
     where = where.copy()
     where[2:] = False
     kept = {k: v[:2] for k, v in arrays.items()}
-    whole = gradient(name, arrays, where)
-    part = gradient(name, kept, where[:2])
+    whole = outcome(name, arrays, where)
+    part = outcome(name, kept, where[:2])
     close(whole[0], part[0])
     close(whole[1][:2], part[1])
     np.testing.assert_array_equal(whole[1][2:], 0)
@@ -135,7 +141,7 @@ def test_all_masked(name):
     arrays, where = samples.make(name, 0)
     nothing = np.zeros_like(where)
     for value in (0.5, np.nan):
-        loss, grad = gradient(name, samples.poison(name, arrays, nothing, value), nothing)
+        loss, grad = outcome(name, samples.poison(name, arrays, nothing, value), nothing)
         assert loss == 0
         np.testing.assert_array_equal(grad, 0)
 
@@ -145,11 +151,11 @@ def test_padding_side(name):
     """Right-padded tokens moved to the left; below token level the sums and lengths of such tokens stand in."""
     arrays, where = samples.make(name, 0)
     if not samples.unit_axes(name).endswith("T"):
-        pytest_arrays = padded_tokens(arrays, moved=False), padded_tokens(arrays, moved=True)
-        close(samples.call(name, pytest_arrays[0], where), samples.call(name, pytest_arrays[1], where))
+        right, left = padded_tokens(arrays, moved=False), padded_tokens(arrays, moved=True)
+        close(result(name, right, where), result(name, left, where))
         return
     moved = {k: shift_right(v, where) for k, v in arrays.items()}
-    close(samples.call(name, moved, shift_right(where, where)), samples.call(name, arrays, where))
+    close(result(name, moved, shift_right(where, where)), result(name, arrays, where))
 
 
 def shift_right(array, where):
@@ -179,9 +185,8 @@ def test_permutation(name):
     arrays, where = samples.make(name, 0)
     order = np.array([2, 0, 3, 1])
     permuted = {k: v[order] for k, v in arrays.items()}
-    more = {"reduce": None} if name in LOSSES else {}
-    result, expected = (samples.call(name, a, w, **more) for a, w in ((permuted, where[order]), (arrays, where)))
-    close(result, jax.tree.map(lambda x: x[order], expected))
+    program = samples.compiled(name, units=name in LOSSES)
+    close(program(permuted, where[order]), jax.tree.map(lambda x: x[order], program(arrays, where)))
 
 
 @prop(NAMES)
@@ -189,9 +194,7 @@ def test_ties(name):
     """All entries of an array equal, and policy equal to reference."""
     arrays, where = samples.make(name, 0)
     tied = {k: np.full_like(v, -1 if "log" in k else 1) for k, v in arrays.items()}
-    finite(samples.call(name, tied, where))
-    if name in LOSSES:
-        finite(gradient(name, tied, where))
+    finite(outcome(name, tied, where))
 
 
 @prop(NAMES)
@@ -199,10 +202,7 @@ def test_saturation(name):
     """Magnitudes up to 1e4, of both signs where an array has both."""
     arrays, where = samples.make(name, 0)
     for scale in (1e2, 1e4):
-        large = {k: scale_up(k, v, scale) for k, v in arrays.items()}
-        finite(samples.call(name, large, where))
-        if name in LOSSES:
-            finite(gradient(name, large, where))
+        finite(outcome(name, {k: scale_up(k, v, scale) for k, v in arrays.items()}, where))
 
 
 def scale_up(key, array, scale):
@@ -224,7 +224,7 @@ def test_impossible_tokens(name):
             k: np.where(impossible, -np.inf, v).astype(v.dtype) if k.endswith("logits") else v
             for k, v in arrays.items()
         }
-        finite(gradient(name, hidden, where))
+        finite(outcome(name, hidden, where))
         return
     logits = np.random.default_rng(0).normal(size=(*arrays[first].shape, samples.SIZES["V"])).astype(np.float32)
     logits[..., 3] = -np.inf
@@ -233,95 +233,118 @@ def test_impossible_tokens(name):
         found = rlx.ops.token_statistics(logits, jnp.zeros(logits.shape[:-1], int), statistics=("logp", "entropy"))
         return samples.call(name, arrays | {first: found.logp + found.entropy}, where)
 
-    finite(jax.value_and_grad(loss)(jnp.asarray(logits)))
+    finite(jax.jit(jax.value_and_grad(loss))(logits))
+
+
+class Whole(NamedTuple):
+    """Of a whole batch: the loss, its gradients by array, what ``prepare`` made, and the losses of the units."""
+
+    loss: jax.Array
+    gradients: dict[str, jax.Array]
+    constants: method.Constants
+    state: Any
+    units: tuple[jax.Array, jax.Array]
+
+
+@functools.cache
+def built(name, axis_name=None):
+    """The method of a name with its parameters and state."""
+    found = rlx.build(name, axis_name=axis_name)
+    shapes = method.Shapes(samples.SIZES["D"], samples.SIZES["V"], 100)
+    return found, *found.init(jax.random.PRNGKey(0), shapes)
+
+
+@functools.cache
+def whole_program(name):
+    """Compiled: batch -> :class:`Whole`."""
+    found, params, state = built(name)
+
+    def loss(floats, rest):
+        batch = floats | rest
+        constants, after = found.prepare(batch, params, state, jax.random.PRNGKey(1))
+        units = found.apply(constants, batch, params)
+        return found.aggregate(*units), (constants, after, units)
+
+    program = jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+    def run(batch):
+        floats = {k: v for k, v in batch.items() if jnp.issubdtype(v.dtype, jnp.floating)}
+        (value, aux), grads = program(floats, {k: v for k, v in batch.items() if k not in floats})
+        return Whole(value, grads, *aux)
+
+    return run
 
 
 @prop(LOSSES)
 def test_units_reduce_to_the_loss(name):
     arrays, where = samples.make(name, 0)
-    built = rlx.build(name)
-    batch = samples.batch(name, arrays, where)
-    params, state = built.init(jax.random.PRNGKey(0), method.Shapes(samples.SIZES["D"], samples.SIZES["V"], 100))
-    key = jax.random.PRNGKey(0)
-    constants, _ = built.prepare(batch, params, state, key)
-    losses, unit_where = built.apply(constants, batch, params)
-    np.testing.assert_array_equal(np.asarray(losses)[~np.asarray(unit_where)], 0)
-    weights = built.aggregate.weights(unit_where)
-    count = built.aggregate.count or (lambda where: 1)
-    expected = np.sum(np.asarray(weights) * np.asarray(losses)) / np.asarray(count(unit_where))
-    close(method.loss(built, batch, params, state, key), expected)
+    found, params, state = built(name)
+    whole = whole_program(name)(samples.batch(name, arrays, where))
+    losses, unit_where = map(np.asarray, whole.units)
+    np.testing.assert_array_equal(losses[~unit_where], 0)
+    count = found.aggregate.count or (lambda where: 1)
+    expected = np.sum(np.asarray(found.aggregate.weights(unit_where)) * losses) / np.asarray(count(unit_where))
+    close(whole.loss, expected)
     if not params and not state:
-        close(samples.call(name, arrays, where), expected)
-        close(samples.call(name, arrays, where, reduce=None), losses)
+        close(result(name, arrays, where), expected)
+        close(samples.compiled(name, units=True)(arrays, where), losses)
 
 
 @prop(LOSSES)
 def test_micro_batches_are_exact(name):
     arrays, where = samples.make(name, 0)
-    built, batch, params, state, key = build_for(name, arrays, where)
-    value, grads = jax.value_and_grad(lambda p: method.loss(built, p, params, state, key), allow_int=True)(batch)
-    constants, _ = built.prepare(batch, params, state, key)
-    total, parts = (0.0, 0.0), []
+    found, params, _ = built(name)
+    batch = samples.batch(name, arrays, where)
+    whole = whole_program(name)(batch)
+    differentiated = {n: batch[n] for n in found.needs if n in whole.gradients}
+
+    @jax.jit
+    def numerator(differentiated, part, constants):
+        def terms(arrays):
+            return found.aggregate.terms(*found.apply(constants, part | arrays, params))
+
+        return jax.value_and_grad(terms, has_aux=True)(differentiated)
+
+    total, parts = np.zeros(2), []
     for rows in (slice(0, 1), slice(1, 3), slice(3, 4)):
-        part = {k: v[rows] for k, v in batch.items()}
-        units = method.Constants(constants.shared, {k: v[rows] for k, v in constants.units.items()})
-
-        def numerator(part, units=units):
-            return built.aggregate.terms(*built.apply(units, part, params))
-
-        (top, bottom), grad = jax.value_and_grad(numerator, has_aux=True, allow_int=True)(part)
-        total = total[0] + top, total[1] + bottom
-        parts.append(grad)
-    close(built.aggregate.divide(*total), value)
-    for n in built.needs:
-        if jnp.issubdtype(batch[n].dtype, jnp.floating):
-            joined = jnp.concatenate([p[n] for p in parts])
-            close(built.aggregate.divide(joined, jnp.asarray(total[1])), grads[n])
-
-
-def build_for(name, arrays, where, axis_name=None):
-    built = rlx.build(name, axis_name=axis_name)
-    shapes = method.Shapes(samples.SIZES["D"], samples.SIZES["V"], 100)
-    params, state = built.init(jax.random.PRNGKey(0), shapes)
-    return built, samples.batch(name, arrays, where), params, state, jax.random.PRNGKey(1)
+        part, cut, units = ({k: v[rows] for k, v in d.items()} for d in (batch, differentiated, whole.constants.units))
+        terms, grads = numerator(cut, part, method.Constants(whole.constants.shared, units))
+        total += np.array(terms)
+        parts.append(grads)
+    close(found.aggregate.divide(*jnp.asarray(total)), whole.loss)
+    for n in differentiated:
+        joined = jnp.concatenate([p[n] for p in parts])
+        close(found.aggregate.divide(joined, jnp.asarray(total[1])), whole.gradients[n])
 
 
 @prop(LOSSES)
 def test_four_devices_under_jit(name):
-    arrays, where = samples.make(name, 0)
-    built, batch, params, state, key = build_for(name, arrays, where)
-    first = built.needs[0]
-
-    def loss(x, batch):
-        return method.loss(built, batch | {first: x}, params, state, key)
-
-    expected = jax.value_and_grad(loss)(batch[first], batch)
+    batch = samples.batch(name, *samples.make(name, 0))
+    first = built(name)[0].needs[0]
     place = NamedSharding(sharding.make_mesh({"data": 4}), PartitionSpec("data"))
-    placed = jax.device_put(batch, place)
-    close(jax.jit(jax.value_and_grad(loss))(placed[first], placed), expected)
+    found, expected = whole_program(name)(jax.device_put(batch, place)), whole_program(name)(batch)
+    close((found.loss, found.gradients[first]), (expected.loss, expected.gradients[first]))
 
 
 @prop(LOSSES)
 def test_four_devices_under_pmap(name):
-    arrays, where = samples.make(name, 0)
-    built, batch, params, state, key = build_for(name, arrays, where)
-    expected = method.loss(built, batch, params, state, key)
-    _, expected_state = built.prepare(batch, params, state, key)
-    over, *_ = build_for(name, arrays, where, axis_name="rows")
+    batch = samples.batch(name, *samples.make(name, 0))
+    expected = whole_program(name)(batch)
+    over, params, state = built(name, axis_name="rows")
 
     def share(part):
-        loss = method.loss(over, part, params, state, key)
-        return jax.lax.psum(loss, "rows"), over.prepare(part, params, state, key)[1]
+        constants, after = over.prepare(part, params, state, jax.random.PRNGKey(1))
+        return jax.lax.psum(over.aggregate(*over.apply(constants, part, params)), "rows"), after
 
     found, found_state = jax.pmap(share, axis_name="rows")({k: v[:, None] for k, v in batch.items()})
-    close(found, np.full(4, expected))
-    close(found_state, sharding.replicate(expected_state, 4))
+    close(found, np.full(4, expected.loss))
+    close(found_state, sharding.replicate(expected.state, 4))
 
 
 @prop([name for name in NAMES if name not in LOSSES])
 def test_four_shards_under_pmap(name):
     arrays, where = samples.make(name, 0)
-    expected = samples.call(name, arrays, where)
+    expected = result(name, arrays, where)
     takes_axis = "axis_name" in method.keywords_of(samples.entry(name).function)
     more = {"axis_name": "rows"} if takes_axis else {}
     parts = jax.tree.map(lambda x: x[:, None], (arrays, where))
@@ -333,11 +356,11 @@ def test_four_shards_under_pmap(name):
 def test_constants_carry_no_gradient(name):
     arrays, where = samples.make(name, 0)
     if samples.entry(name).kind != "advantage":
-        finite(samples.call(name, arrays, where))
+        finite(result(name, arrays, where))
         return
     first = samples.entry(name).needs[0]
     total = lambda x: sum(leaf.sum() for leaf in jax.tree.leaves(samples.call(name, arrays | {first: x}, where)))  # noqa: E731
-    np.testing.assert_array_equal(jax.grad(total)(jnp.asarray(arrays[first])), 0)
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(jnp.asarray(arrays[first])), 0)
 
 
 def example(name, seed=0):
