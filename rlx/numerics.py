@@ -182,14 +182,20 @@ def suffix_logsumexp(x: Array, *, where: Array | None = None) -> Array:
     return jnp.where(empty, -jnp.inf, jnp.where(empty, 0, peak) + jnp.log(jnp.where(empty, 1, total)))
 
 
-def quantile(x: Array, q: float | Array, *, where: Array | None = None, axis_name: AxisName = None) -> Array:
-    """Linear-interpolated quantile over all selected entries (``numpy.quantile``'s default); 0 of nothing."""
+def quantile(
+    x: Array, q: float | Array, *, nearest: bool = False, where: Array | None = None, axis_name: AxisName = None
+) -> Array:
+    """Linear-interpolated quantile over all selected entries (``numpy.quantile``'s default); 0 of nothing.
+
+    ``nearest`` takes the entry of the nearest rank instead (of the even one, half-way between two).
+    """
     x = accumulate(x)
     where = jnp.ones(x.shape, bool) if where is None else jnp.broadcast_to(where, x.shape)
     values, selected = gather(x.ravel(), axis_name), gather(where.ravel(), axis_name)
     ordered = jnp.sort(jnp.where(selected, values, jnp.inf))
     n = selected.sum()
     position = q * jnp.maximum(n - 1, 0).astype(x.dtype)
+    position = jnp.round(position) if nearest else position
     low = jnp.floor(position).astype(jnp.int32)
     high = jnp.minimum(low + 1, jnp.maximum(n - 1, 0))
     a, b = ordered[low], ordered[high]

@@ -60,6 +60,7 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "reference_logprobs": ("...KT", "the same under the reference policy"),
     "rollout_logprobs": ("...KT", "the same as the sampler recorded them"),
     "entropy": ("...KT", "entropy of the policy at the token"),
+    "expected_discriminator": ("...KT", "expectation under the policy of S_i = pi_i (H + log pi_i) over the vocabulary"),
     "renyi2": ("...KT", "Renyi entropy of order 2 of the policy at the token, -log sum p^2"),
     "token_kl": ("...KT", "KL from the reference policy to the policy at the token"),
     "reward_masks": ("...KT", "weight, at least 0, of the token's log-ratio"),
@@ -107,6 +108,14 @@ class Link(Protocol):
     """The loss of a margin, before a label says which side won: ``link(m)``, decreasing in m."""
 
     def __call__(self, margin: Array) -> Array: ...
+
+
+class Ratio(Protocol):
+    """Importance ratio of every token ``[..., T]`` from log-probabilities, those of the old policy and advantages."""
+
+    def __call__(
+        self, logprobs: Array, old_logprobs: Array, advantages: Array, *, where: Array | None = None
+    ) -> Array: ...
 
 
 class Surrogate(Protocol):

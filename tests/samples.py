@@ -23,6 +23,7 @@ INTEGERS = {
     "step_ends": (-1, SIZES["T"]),
     "user_ids": (0, 3),
     "tree_parent": (-1, SIZES["N"]),
+    "turn_ids": (-1, 3),
     "ranks": (1, SIZES["K"] + 1),
     "format_status": (0, 3),
 }

@@ -2,7 +2,14 @@
 
 from rlx.catalog.entry import Entry
 from rlx.method import Coupled
-from rlx.policy import entropy, regularize, select
+from rlx.policy import (
+    entropy,
+    entropy_advantages,
+    entropy_selections,
+    entropy_weights,
+    regularize,
+    select,
+)
 
 ENTRIES: dict[str, Entry] = {
     "clip_cov": Entry(
@@ -27,6 +34,90 @@ ENTRIES: dict[str, Entry] = {
         coupling="batch",
         coupled={"selected": Coupled(select.kl_cov_select, per_unit=True)},
         aliases={"verl": "kl_cov"},
+    ),
+    "high_entropy": Entry(
+        entropy_selections.high_entropy,
+        kind="weights",
+        paper="arXiv:2506.01939",
+        provenance="peer library",
+        equation="H >= quantile_{1-rho}(H) over the batch",
+        coupling="batch",
+        aliases={"trl": "top_entropy_quantile"},
+        vectors=("forking_token_mask", "trl_entropy_mask_grpo_loss"),
+    ),
+    "forking_token_mask": Entry(
+        entropy_selections.high_entropy,
+        kind="weights",
+        paper="arXiv:2506.01939",
+        provenance="peer library",
+        equation="high_entropy by the name of its vectors",
+        coupling="batch",
+    ),
+    "entropy_clip_b": Entry(
+        entropy_selections.entropy_clip_b,
+        kind="weights",
+        paper="arXiv:2602.03392",
+        provenance="equation",
+        equation="drop A < 0 with S - mean S < -mu std S, S = pi (H + log pi)",
+        coupling="batch",
+    ),
+    "entropy_clip_v": Entry(
+        entropy_selections.entropy_clip_v,
+        kind="weights",
+        paper="arXiv:2602.03392",
+        provenance="equation",
+        equation="drop A <= 0 with E_pi[S] - S > mu std, at most max(int(f n), 1) of A < 0",
+        coupling="batch",
+    ),
+    "steer_weights": Entry(
+        entropy_weights.steer_weights,
+        kind="weights",
+        paper="arXiv:2510.10150",
+        provenance="official code",
+        equation="max(exp(-k |Omega|), w_min), Omega = A / pi_old pi (1 - pi) (log pi + H)",
+        coupling="batch",
+        vectors=("steer",),
+    ),
+    "steer": Entry(
+        entropy_weights.steer,
+        kind="loss",
+        paper="arXiv:2510.10150",
+        provenance="official code",
+        equation="w max(-A r, -A clip(r, 1-l, 1+h)), w falls with the change of entropy",
+        coupling="batch",
+        coupled={"token_weights": Coupled(entropy_weights.steer_weights, per_unit=True)},
+    ),
+    "entropy_advantage_shaping": Entry(
+        entropy_advantages.entropy_advantage_shaping,
+        kind="weights",
+        paper="arXiv:2506.14758",
+        provenance="equation",
+        equation="A + min(alpha H, |A| / kappa)",
+    ),
+    "aepo_advantage": Entry(
+        entropy_advantages.aepo_advantage,
+        kind="weights",
+        paper="arXiv:2510.14545",
+        provenance="equation",
+        equation="A (1 + a (H - mean H) / std H)",
+        coupling="batch",
+        vectors=("aepo_agentic",),
+    ),
+    "empg": Entry(
+        entropy_advantages.empg,
+        kind="weights",
+        paper="arXiv:2509.09265",
+        provenance="equation",
+        equation="A g(H_s) + zeta f(H_{s+1}) - mean, g = exp(-k H) / mean, f = exp(-k_f H)",
+        coupling="batch",
+    ),
+    "hapo_advantage": Entry(
+        entropy_advantages.hapo_advantage,
+        kind="advantage",
+        paper="arXiv:2509.16591",
+        provenance="official code",
+        equation="(r - mu) / (sigma + epsilon), both over the tokens of the group",
+        coupling="group",
     ),
     "kl_penalty": Entry(
         regularize.kl_penalty,

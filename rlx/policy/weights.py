@@ -4,6 +4,7 @@ Tokens stand on the last axis ``[..., T]``; leading axes are the batch.
 """
 
 import jax
+import jax.numpy as jnp
 
 from rlx import numerics
 from rlx.types import Array
@@ -26,3 +27,19 @@ def weigh(loss: Array, weights: Array | None, where: Array | None = None) -> Arr
     [0.5 3. ]
     """
     return loss if weights is None else constant(weights, where, 1.0) * loss
+
+
+def largest(x: Array, where: Array | None = None, axis_name: numerics.AxisName = None) -> Array:
+    """The largest selected entry over all shards, 0 of nothing; without gradient.
+
+    >>> print(largest(jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])))
+    3.0
+    """
+    peak = constant(x, where, -jnp.inf).max(initial=-jnp.inf)
+    peak = peak if axis_name is None else jax.lax.pmax(peak, axis_name)
+    return jnp.where(jnp.isneginf(peak), 0, peak)
+
+
+def smallest(x: Array, where: Array | None = None, axis_name: numerics.AxisName = None) -> Array:
+    """The smallest selected entry over all shards, 0 of nothing; without gradient."""
+    return -largest(-x, where, axis_name)

@@ -3,4 +3,192 @@
 from collections.abc import Callable
 from typing import Any
 
-ADAPTERS: dict[str, Callable[..., Any]] = {}
+import jax.numpy as jnp
+import numpy as np
+
+from rlx import numerics
+from rlx.policy import advantages, clipped, diagnostics, entropy_advantages, entropy_selections, entropy_weights, ratios
+from rlx.types import Array
+from tests.adapters.policy import TOKENS, Hyper, Inputs, Outputs, groups, mask, reduction
+
+INF = np.inf
+
+
+def bounds(hyper: Hyper) -> dict[str, Any]:
+    """The clip of the policy loss, as rlx names it."""
+    named = {"clip_ratio_low": "clip_low", "clip_ratio_high": "clip_high", "clip_ratio_c": "dual_clip"}
+    found = {ours: hyper[theirs] for theirs, ours in named.items() if theirs in hyper}
+    if "clip_ratio" in hyper:
+        found |= {"clip_low": hyper["clip_ratio"], "clip_high": hyper["clip_ratio"]}
+    return found
+
+
+def by_group(function: Callable[..., Array], inputs: Inputs, *names: str) -> Array:
+    """A function of groups ``[P, K]`` on rows, and its ``[P, K, 1]`` back in rows ``[B, 1]``."""
+    index, real = groups(inputs["group_ids"])
+    grouped = function(*(inputs[name][index] for name in names), where=jnp.asarray(real))
+    return jnp.zeros((index.max() + 1, 1), grouped.dtype).at[index[real]].set(grouped[real])
+
+
+def grpo(hyper: Hyper, inputs: Inputs) -> Array:
+    """GRPO's advantages at every real token."""
+
+    def estimate(rewards: Array, *, where: Array) -> Array:
+        return advantages.grpo_advantage(rewards, epsilon=hyper["epsilon"], where=where)
+
+    return numerics.clean(jnp.broadcast_to(by_group(estimate, inputs, "rewards"), inputs["mask"].shape), mask(inputs))
+
+
+def forking_token_mask(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """The threshold of a row without tokens is NaN in the reference."""
+    where, arrays, h = mask(inputs), [inputs[name] for name in TOKENS], inputs["entropy"]
+    rho = hyper["top_fraction"]
+    keep = entropy_selections.high_entropy(h, fraction=rho, where=where)
+    own = jnp.stack([numerics.quantile(x, 1 - rho, where=w) for x, w in zip(h, where, strict=True)])
+    clip = bounds(hyper)
+    return {
+        "batch_mask": keep,
+        "batch_threshold": numerics.quantile(h, 1 - rho, where=where),
+        "per_row_mask": entropy_selections.peaks(h, rho=1 - rho, where=where),
+        "per_row_threshold": jnp.where(where.any(-1), own, jnp.nan),
+        "loss_denominator_all": clipped.ppo_clip_loss(*arrays, keep, **clip, where=where),
+        "loss_denominator_kept": clipped.ppo_clip_loss(*arrays, **clip, where=where & keep),
+    }
+
+
+def entropy_clip_b(hyper: Hyper, inputs: Inputs) -> Outputs:
+    where, a = mask(inputs), grpo(hyper, inputs)
+    arrays = (inputs["logprobs"], inputs["entropy"])
+    s = entropy_selections.discriminator(*arrays)
+    keep = entropy_selections.entropy_clip_b(*arrays, a, mu=hyper["mu"], where=where)
+    return {
+        "advantages": a,
+        "discriminator": s,
+        "mean_discriminator": numerics.mean(s, where=where),
+        "std_discriminator": numerics.std(s, where=where),
+        "clipped_mask": keep,
+        "fraction_clipped": diagnostics.selected_fraction(~keep, where=where),
+    }
+
+
+def entropy_clip_v(hyper: Hyper, inputs: Inputs) -> Outputs:
+    where, a = mask(inputs), grpo(hyper, inputs)
+    arrays = (inputs["logprobs"], inputs["entropy"])
+    x = inputs["expected_discriminator"] - entropy_selections.discriminator(*arrays)
+    options = {"mu": hyper["mu"], "max_fraction": hyper["max_frac"], "where": where}
+    keep = entropy_selections.entropy_clip_v(*arrays, inputs["expected_discriminator"], a, **options)
+    return {
+        "advantages": a,
+        "deviation": x,
+        "std_deviation": numerics.std(x, where=where),
+        "clipped_mask": keep,
+        "fraction_clipped": diagnostics.selected_fraction(~keep, where=where),
+    }
+
+
+def steer(hyper: Hyper, inputs: Inputs) -> Outputs:
+    where, arrays = mask(inputs), [inputs[name] for name in TOKENS]
+    limits = {"minimum": hyper["token_weight_min"], "maximum": hyper["token_weight_max"], "linear": hyper["linear"]}
+    reduce, clip = reduction(hyper, hyper["loss_agg_mode"], where.shape[-1]), bounds(hyper)
+    return {
+        "loss": entropy_weights.steer(*arrays, inputs["entropy"], **limits, **clip, where=where, reduce=reduce),
+        "token_weights": entropy_weights.steer_weights(*arrays, inputs["entropy"], **limits, where=where),
+        "abs_entropy_change": jnp.abs(entropy_weights.entropy_change(*arrays, inputs["entropy"], where=where)),
+        **clip_metrics(hyper, *arrays, where=where),
+    }
+
+
+def clip_metrics(hyper: Hyper, logprobs: Array, old: Array, advantage: Array, *, where: Array) -> Outputs:
+    clip = bounds(hyper)
+    ratio, dual = ratios.token(logprobs, old, where=where), clip.pop("dual_clip")
+    return {
+        "clip_fraction": diagnostics.clip_fraction(ratio, advantage, **clip, where=where),
+        "clip_fraction_lower": diagnostics.dual_clip_fraction(ratio, advantage, **clip, dual_clip=dual, where=where),
+        "ppo_kl": diagnostics.approximate_kl(logprobs, old, where=where),
+    }
+
+
+def entropy_advantage_shaping(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """The file shows unmasked positions too."""
+    arrays, where = [inputs[name] for name in TOKENS], mask(inputs)
+    options = {"alpha": hyper["alpha"], "kappa": hyper["kappa"]}
+    shaped = entropy_advantages.entropy_advantage_shaping(arrays[2], inputs["entropy"], **options)
+    return {
+        "shaping": shaped - arrays[2],
+        "shaped_advantages": shaped,
+        "loss": clipped.ppo_clip_loss(*arrays[:2], shaped, **bounds(hyper), where=where),
+    }
+
+
+def empg(hyper: Hyper, inputs: Inputs) -> Outputs:
+    ids, h = inputs["step_ids"].astype(int), inputs["entropy"]
+    a, real = inputs["advantages"][:, None], ids >= 0
+    options = {"k": hyper["k"], "k_f": hyper["k_f"], "epsilon": hyper["epsilon"]}
+    found = entropy_advantages.steps(h, ids, real)
+    present = np.argwhere(np.asarray(found.count) > 0)
+    at = tuple(present.T)
+    scale, clarity = entropy_advantages.empg_weights(found.mean, found.count, **options)
+    final = entropy_advantages.empg(a, h, ids, zeta=hyper["zeta"], **options)
+    final_of_step = entropy_advantages.steps(final, ids, real).mean[at]
+    low, high = found.mean[at].min(), found.mean[at].max()
+    follows = found.following[at]
+    bonus = jnp.where(follows < h.shape[-1], clarity[at[0], jnp.minimum(follows, h.shape[-1] - 1)], 0)
+    return {
+        "step_index": present,
+        "step_entropy": found.mean[at],
+        "step_entropy_normalised": (found.mean[at] - low) / (high - low + hyper["epsilon"]),
+        "scaling_g": scale[at],
+        "clarity_f": clarity[at],
+        "modulated_step_advantage": inputs["advantages"][at[0]] * scale[at] + hyper["zeta"] * bonus,
+        "final_step_advantage": final_of_step,
+        "token_advantages": final,
+        "token_advantages_token_mean_variant": entropy_advantages.empg(
+            a, h, ids, zeta=hyper["zeta"], centre="token", **options
+        ),
+    }
+
+
+def hapo_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """The reference shows padding as tokens of reward 0, unless the group falls back to GRPO, which is masked."""
+    where, size = mask(inputs), inputs["mask"].shape[-1]
+    rows = inputs | {"lengths": where.sum(-1).astype(inputs["rewards"].dtype)}
+    options = {"scale": hyper["normalise_by_std"], "epsilon": hyper["epsilon"]}
+
+    def estimate(rewards: Array, lengths: Array, *, where: Array, threshold: float) -> Array:
+        more = {"threshold": threshold, "padded_length": size, "where": where}
+        return entropy_advantages.hapo_advantage(rewards, lengths, **options, **more)
+
+    def padding(rewards: Array, lengths: Array, *, where: Array) -> Array:
+        mean, deviation = entropy_advantages.token_average(rewards, lengths, where)
+        value = jnp.broadcast_to(-mean / (deviation + options["epsilon"] if options["scale"] else 1.0), rewards.shape)
+        short = (where & (lengths < size)).any(-1, keepdims=True)
+        plain = estimate(rewards, lengths, where=where, threshold=INF)[..., 0]
+        extreme = jnp.maximum(jnp.abs(jnp.where(lengths > 0, plain, 0)).max(-1, keepdims=True), short * abs(value))
+        return jnp.where(extreme >= hyper["fallback_threshold"], 0, value)[..., None]
+
+    def real(rewards: Array, lengths: Array, *, where: Array) -> Array:
+        return estimate(rewards, lengths, where=where, threshold=hyper["fallback_threshold"])
+
+    names = ("rewards", "lengths")
+    return {"advantages": jnp.where(where, by_group(real, rows, *names), by_group(padding, rows, *names))}
+
+
+ADAPTERS: dict[str, Callable[..., Any]] = {
+    "forking_token_mask": forking_token_mask,
+    "entropy_clip_b": entropy_clip_b,
+    "entropy_clip_v": entropy_clip_v,
+    "steer": steer,
+    "entropy_advantage_shaping": entropy_advantage_shaping,
+    "empg": empg,
+    "hapo_advantage": hapo_advantage,
+}
+GRADIENT_OF = {"forking_token_mask": "loss_denominator_all"}
+
+_MEAN = "the reference divides by n + 1e-8"
+_PROPORTIONAL = (1e-6, 1e-15, _MEAN)
+_CANCELLING = (1e-6, 1e-8, _MEAN + "; the error, 1e-8 of the largest term, stays when the terms cancel")
+TOLERANCES: dict[str, tuple[float, float, str]] = {}
+for _method in ("steer",):
+    TOLERANCES |= {f"{_method}/loss": _CANCELLING, f"{_method}/gradient of logprobs": _PROPORTIONAL}
+TOLERANCES |= {f"steer/{_name}": _PROPORTIONAL for _name in ("clip_fraction", "clip_fraction_lower")}
+TOLERANCES["steer/ppo_kl"] = _CANCELLING
