@@ -71,6 +71,7 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "advantages": ("...KT", "advantage, broadcast over tokens where its last axis is 1"),
     "weights": ("...KT", "rollout importance weights of the tokens, broadcast where the last axis is 1"),
     "values": ("...KT", "value head"),
+    "old_values": ("...KT", "value head when the responses were sampled"),
     "returns": ("...KT", "value targets"),
     "token_rewards": ("...KT", "reward given at a token or step"),
     "q_values": ("...KT", "value of the action taken at a step"),
