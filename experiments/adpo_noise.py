@@ -19,9 +19,7 @@ that are missing. No hyperparameter was tuned: what the paper does not say was f
 
 import functools
 import itertools
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +31,10 @@ from ml_collections import ConfigDict
 from experiments import adpo_noise_bandit as bandits
 from experiments import adpo_noise_policy as policies
 from experiments import adpo_noise_report as reports
+from experiments import frame
+from experiments.frame import Frame
 from experiments.ledger import Ledger
-from rlx import errors
-from rlx.config import config_hash, parse_options, to_json
-from rlx.report.rows import write_atomically
+from rlx.config import config_hash
 
 USAGE = __doc__.split("\n\n", 2)[2]
 SCENARIO = ("candidates", "temperature", "hidden", "corruption", "severity")
@@ -58,6 +56,7 @@ def get_config(size: str = "default") -> ConfigDict:
             "training": {"steps": 300, "reference_steps": 30, "batch_size": 64},
             "optimizer": {"learning_rate": 5e-4, "weight_decay": 0.01},
             "losses": {"tau": 1.0, "clip": 0.2},
+            "corruptions": bandits.CORRUPTIONS,
         }
     )
     if size == "full":
@@ -154,24 +153,14 @@ class Runner:
         return bandits.batches(seed, name, contexts=self.config.bandit.contexts, batch_size=size, steps=steps)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
-    options, _ = parse_options(sys.argv[1:] if argv is None else argv, USAGE)
-    size = "full" if options["full"] else "smoke" if options["smoke"] else "default"
-    workdir = Path(options["workdir"] or f"runs/adpo_noise{'' if size == 'default' else f'_{size}'}")
-    start, config = time.monotonic(), get_config(size)
-    ledger = Ledger(workdir / "metrics.jsonl", KEYS)
-    write_atomically(workdir / "config.json", to_json({**config.to_dict(), "corruptions": bandits.CORRUPTIONS}))
+def work(config: ConfigDict, ledger: Ledger, workdir: Path) -> str:
+    """Computes the rows that are missing and writes the files."""
     runner = Runner(config)
     rows = ledger.fill(cells(config), runner.program, runner.row, label="ADPO bandits", interval=15)
-    print(reports.write(config, rows, workdir))
-    names = "metrics.jsonl table.md table.csv plot.png"
-    print(f"{workdir}: {names} ({size}, {time.monotonic() - start:.0f} s)")
+    return reports.write(config, rows, workdir)
 
+
+FRAME = Frame("adpo_noise", USAGE, KEYS, lambda size, _: get_config(size), work)
 
 if __name__ == "__main__":
-    try:
-        main()
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    frame.program(lambda: frame.run(FRAME))

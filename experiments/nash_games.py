@@ -15,19 +15,17 @@ call computes only the rows that are missing. Nothing was tuned: step sizes are 
 """
 
 import os
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import nash_games_claims, nash_games_methods, nash_games_play
+from experiments import frame, nash_games_claims, nash_games_methods, nash_games_play
+from experiments.frame import Frame
 from experiments.ledger import Ledger
 from experiments.nash_games_play import COMPARED, EXACT, SAMPLED
-from rlx import errors
-from rlx.config import config_hash, parse_options, to_json
+from rlx.config import config_hash
 from rlx.report import plots, tables
 from rlx.report.intervals import mean_interval
 from rlx.report.progress import Progress
@@ -167,21 +165,13 @@ def _curve(members: Sequence[Row], panels: dict[str, None]) -> list[Row]:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
-    options, _ = parse_options(sys.argv[1:] if argv is None else argv, USAGE)
-    size = "full" if options["full"] else "smoke" if options["smoke"] else "default"
-    workdir = Path(options["workdir"] or f"runs/nash_games{'' if size == 'default' else '_' + size}")
-    start, config = time.monotonic(), get_config(size)
-    ledger = Ledger(workdir / "metrics.jsonl", KEYS)
-    write_atomically(workdir / "config.json", to_json(config))
-    print(report(config, compute(config, ledger), workdir))
-    print(f"{workdir}: metrics.jsonl table.md table.csv plot.png ({size}, {time.monotonic() - start:.0f} s)")
-
+FRAME = Frame(
+    "nash_games",
+    USAGE,
+    KEYS,
+    lambda size, _: get_config(size),
+    lambda config, ledger, workdir: report(config, compute(config, ledger), workdir),
+)
 
 if __name__ == "__main__":
-    try:
-        main()
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    frame.program(lambda: frame.run(FRAME))

@@ -1,18 +1,18 @@
 """An experiment in parts: each has its problem, tables, claims and panels; all share one folder and one frame."""
 
 import os
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from experiments import frame
 from experiments.claims import Claim
+from experiments.frame import Frame
 from experiments.ledger import Ledger
 from rlx import errors
-from rlx.config import config_hash, parse_options, to_json
+from rlx.config import config_hash
 from rlx.report import plots, tables
 from rlx.report.progress import Progress
 from rlx.report.rows import write_atomically
@@ -127,25 +127,21 @@ def _plot(experiment: Experiment, rows: Mapping[str, Sequence[Row]], path: Path)
 
 def run(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
     """Command line of an experiment: ``[--full] [--smoke] [--part=NAME] [--workdir=DIR]``."""
-    options, _ = parse_options(sys.argv[1:] if argv is None else argv, experiment.usage)
-    size = "full" if options["full"] else "smoke" if options["smoke"] else "default"
-    chosen = [options["part"]] if options["part"] else list(experiment.parts)
-    if chosen[0] not in experiment.parts:
-        raise errors.UserError(f"--part={chosen[0]} does not exist: there are {', '.join(experiment.parts)}.")
-    workdir = Path(options["workdir"] or f"runs/{experiment.name}{'' if size == 'default' else '_' + size}")
-    start, ledger = time.monotonic(), Ledger(workdir / "metrics.jsonl", experiment.keys)
-    configs = {name: experiment.parts[name].config(size) for name in chosen}
-    plain = {name: config.to_dict() for name, config in configs.items()}
-    write_atomically(workdir / "config.json", to_json({"size": size, **plain}))
-    rows = {name: compute(name, experiment.parts[name], configs[name], ledger) for name in chosen}
-    print(report(experiment, size, configs, rows, workdir))
-    print(f"{workdir}: metrics.jsonl table.md table.csv plot.png ({size}, {time.monotonic() - start:.0f} s)")
+
+    def configs(size: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        chosen = [options["part"]] if options["part"] else list(experiment.parts)
+        if chosen[0] not in experiment.parts:
+            raise errors.UserError(f"--part={chosen[0]} does not exist: there are {', '.join(experiment.parts)}.")
+        return {"size": size, **{name: experiment.parts[name].config(size) for name in chosen}}
+
+    def work(config: Mapping[str, Any], ledger: Ledger, workdir: Path) -> str:
+        own = {name: config[name] for name in experiment.parts if name in config}
+        rows = {name: compute(name, experiment.parts[name], config[name], ledger) for name in own}
+        return report(experiment, config["size"], own, rows, workdir)
+
+    frame.run(Frame(experiment.name, experiment.usage, experiment.keys, configs, work), argv)
 
 
 def command_line(experiment: Experiment) -> None:
-    """:func:`run` as a program: a mistake of the user is one line, and exit code 2."""
-    try:
-        run(experiment)
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """:func:`run` as a program."""
+    frame.program(lambda: run(experiment))

@@ -17,19 +17,17 @@ method can use it.
 """
 
 import os
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import flipped_language, rdpo_noise_language
+from experiments import flipped_language, frame, rdpo_noise_language
 from experiments.flipped_language import METRICS
+from experiments.frame import Frame
 from experiments.ledger import Ledger
-from rlx import errors
-from rlx.config import config_hash, parse_options, to_json
+from rlx.config import config_hash, to_json
 from rlx.report import plots, tables
 from rlx.report.intervals import mean_interval
 from rlx.report.rows import write_atomically
@@ -147,14 +145,9 @@ def costs(config: ConfigDict, rows: Sequence[Row]) -> str:
     return tables.markdown(sorted(found, key=lambda line: -line[f"at {rest[-1]:g}"].mean))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
-    options, _ = parse_options(sys.argv[1:] if argv is None else argv, USAGE)
-    size = next((size for size in ("full", "smoke", "select") if options[size]), "default")
-    workdir = Path(options["workdir"] or f"runs/preference_sweep{'' if size == 'default' else f'_{size}'}")
-    start, config = time.monotonic(), get_config(size)
-    ledger, wanted = Ledger(workdir / "metrics.jsonl", KEYS), cells(config)
-    write_atomically(workdir / "config.json", to_json(config.to_dict()))
+def work(config: ConfigDict, ledger: Ledger, workdir: Path) -> str:
+    """Fits the models that are missing and writes the files."""
+    wanted = cells(config)
     if ledger.missing(wanted):
         task = flipped_language.Task(config)
         ledger.fill(
@@ -164,13 +157,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             label=f"{len(config.methods)} methods",
             interval=20,
         )
-    print(report(config, ledger.select(wanted), workdir))
-    print(f"{workdir}: metrics.jsonl table.md table.csv plot.png ({size}, {time.monotonic() - start:.0f} s)")
+    return report(config, ledger.select(wanted), workdir)
 
+
+FRAME = Frame(
+    "preference_sweep", USAGE, KEYS, lambda size, _: get_config(size), work, sizes=("full", "smoke", "select")
+)
 
 if __name__ == "__main__":
-    try:
-        main()
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    frame.program(lambda: frame.run(FRAME))

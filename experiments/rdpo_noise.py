@@ -16,16 +16,14 @@ that are missing. Hyperparameters were chosen on seeds from 1000 on, at flip rat
 """
 
 import os
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import rdpo_noise_exact, rdpo_noise_language
+from experiments import frame, rdpo_noise_exact, rdpo_noise_language
+from experiments.frame import Frame
 from experiments.ledger import Ledger
 from rlx import errors
-from rlx.config import parse_options, to_json
 from rlx.report import plots, tables
 from rlx.report.rows import write_atomically
 
@@ -89,27 +87,21 @@ def get_config(size: str = "quickstart") -> dict[str, Any]:
     return {"size": size, **{name: part.get_config(size).lock() for name, part in PARTS.items()}}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
-    options, _ = parse_options(sys.argv[1:] if argv is None else argv, USAGE)
-    size = "full" if options["full"] else "smoke" if options["smoke"] else "quickstart"
-    chosen = [options["part"]] if options["part"] else list(PARTS)
-    if chosen[0] not in PARTS:
-        raise errors.UserError(f"--part={chosen[0]} does not exist: there are {', '.join(PARTS)}.")
-    workdir = Path(options["workdir"] or f"runs/{'quickstart' if size == 'quickstart' else f'rdpo_noise_{size}'}")
-    start, config = time.monotonic(), get_config(size)
-    ledger = Ledger(workdir / "metrics.jsonl", KEYS)
-    plain = {key: value.to_dict() if key in PARTS else value for key, value in config.items()}
-    write_atomically(workdir / "config.json", to_json(plain))
-    rows = {name: run_part(name, config[name], ledger) for name in chosen}
-    print(report(config, rows, workdir))
-    names = "metrics.jsonl table.md table.csv plot.png"
-    print(f"{workdir}: {names} ({size}, {time.monotonic() - start:.0f} s)")
+def chosen(size: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The configs of the parts that the options ask for."""
+    part, config = options["part"], get_config(size)
+    if part and part not in PARTS:
+        raise errors.UserError(f"--part={part} does not exist: there are {', '.join(PARTS)}.")
+    return {key: value for key, value in config.items() if key not in PARTS or not part or key == part}
 
+
+def work(config: Mapping[str, Any], ledger: Ledger, workdir: Path) -> str:
+    """Computes the rows that are missing and writes the files."""
+    rows = {name: run_part(name, config[name], ledger) for name in PARTS if name in config}
+    return report(config, rows, workdir)
+
+
+FRAME = Frame("rdpo_noise", USAGE, KEYS, chosen, work, default="quickstart", folder="quickstart")
 
 if __name__ == "__main__":
-    try:
-        main()
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    frame.program(lambda: frame.run(FRAME))

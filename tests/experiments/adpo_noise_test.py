@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import adpo_noise, adpo_noise_bandit, adpo_noise_claims, adpo_noise_policy
+from experiments import adpo_noise, adpo_noise_bandit, adpo_noise_claims, adpo_noise_policy, frame
 from experiments.adpo_noise_policy import LEARNERS, Lists
 from rlx.errors import UserError
 
@@ -25,7 +25,7 @@ def test_smoke_writes_all_files_without_a_verdict_and_computes_only_missing_rows
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--smoke", f"--workdir={tmp_path}"]
-    adpo_noise.main(argv)
+    frame.run(adpo_noise.FRAME, argv)
     assert {file.name for file in tmp_path.iterdir()} == FILES
     rows = rows_of(tmp_path)
     assert len(rows) == 12 * len(LEARNERS) * 2
@@ -38,7 +38,7 @@ def test_smoke_writes_all_files_without_a_verdict_and_computes_only_missing_rows
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-20]) + '{"method": "dp')  # as after a kill: a scenario's second half is lost
-    adpo_noise.main(argv)
+    frame.run(adpo_noise.FRAME, argv)
     again = rows_of(tmp_path)
     assert again[:-20] == rows[:-20] and len(again) == len(rows)
     for old, new in zip(sorted(rows, key=repr), sorted(again, key=repr), strict=True):
@@ -55,7 +55,7 @@ def test_cells_are_distinct_and_a_smoke_run_uses_other_seeds(size: str) -> None:
 
 def test_unknown_option() -> None:
     with pytest.raises(UserError, match="Did you mean '--smoke'"):
-        adpo_noise.main(["--smok"])
+        frame.run(adpo_noise.FRAME, ["--smok"])
 
 
 def test_corruptions_do_what_they_say() -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import nash_games, nash_games_claims, nash_games_methods, nash_games_play
+from experiments import frame, nash_games, nash_games_claims, nash_games_methods, nash_games_play
 from rlx.errors import UserError
 from rlx.game import win_rate
 
@@ -21,7 +21,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_smoke_runs_all_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    nash_games.main(["--smoke", f"--workdir={tmp_path}"])
+    frame.run(nash_games.FRAME, ["--smoke", f"--workdir={tmp_path}"])
     assert {file.name for file in tmp_path.iterdir()} == FILES
     rows = rows_of(tmp_path)
     assert len(rows) == 10 == len({tuple(row[key] for key in nash_games.KEYS) for row in rows})
@@ -39,12 +39,12 @@ def test_only_missing_games_are_played(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(nash_games_play, "rows", fake)
     argv = ["--smoke", f"--workdir={tmp_path}"]
-    nash_games.main(argv)
+    frame.run(nash_games.FRAME, argv)
     assert len(asked) == 5 and all(seeds == [1000, 1001] for _, seeds in asked)
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3] + lines[4:]))
-    nash_games.main(argv)
+    frame.run(nash_games.FRAME, argv)
     assert asked[5:] == [("mnpo, last 2 as 2:1", [1001])] and len(rows_of(tmp_path)) == 10
 
 

@@ -1,18 +1,18 @@
 """The comparison of twelve losses at smoke size: rows, tables and the plot; a second call computes nothing again."""
 
 import rlx
-from experiments import preference_sweep
+from experiments import frame, preference_sweep
 from rlx.report.rows import read_rows
 
 
 def test_smoke_run_and_resume(tmp_path, capsys):
-    preference_sweep.main(["--smoke", f"--workdir={tmp_path}"])
+    frame.run(preference_sweep.FRAME, ["--smoke", f"--workdir={tmp_path}"])
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert len(rows) == 4 and {row["method"] for row in rows} == {"cdpo", "dpo"}
     assert {"table.md", "table.csv", "plot.png", "config.json"} <= {file.name for file in tmp_path.iterdir()}
     shown = capsys.readouterr().out
     assert "| flip_rate | method | value |" in shown and "What flips cost" not in shown
-    preference_sweep.main(["--smoke", f"--workdir={tmp_path}"])
+    frame.run(preference_sweep.FRAME, ["--smoke", f"--workdir={tmp_path}"])
     assert read_rows(tmp_path / "metrics.jsonl") == rows
 
 

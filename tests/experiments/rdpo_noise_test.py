@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import rdpo_noise
+from experiments import frame, rdpo_noise
 from experiments.claims import greater
 from experiments.ledger import Ledger
 from rlx.errors import UserError
@@ -22,7 +22,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def test_smoke_runs_both_parts_and_runs_them_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--smoke", f"--workdir={tmp_path}"]
-    rdpo_noise.main(argv)
+    frame.run(rdpo_noise.FRAME, argv)
     assert {file.name for file in tmp_path.iterdir()} == FILES
     rows = rows_of(tmp_path)
     parts = [(row["part"], row["method"], row["seed"]) for row in rows]
@@ -33,7 +33,7 @@ def test_smoke_runs_both_parts_and_runs_them_once(tmp_path: Path, capsys: pytest
     table = (tmp_path / "table.csv").read_text()
     assert table.count("\n") == 7 and "reward_low" in table
 
-    rdpo_noise.main(argv)
+    frame.run(rdpo_noise.FRAME, argv)
     assert rows_of(tmp_path) == rows
 
 
@@ -75,13 +75,13 @@ def fake_part(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
 
 def test_only_missing_rows_are_computed(tmp_path: Path, fake_part: types.SimpleNamespace) -> None:
     argv = [f"--workdir={tmp_path}"]
-    rdpo_noise.main(argv)
+    frame.run(rdpo_noise.FRAME, argv)
     assert len(FakeRunner.asked) == 6
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     lost = json.loads(lines[2])
     path.write_text("".join(lines[:2] + lines[3:]) + '{"part": "A", "meth')
-    rdpo_noise.main(argv)
+    frame.run(rdpo_noise.FRAME, argv)
     assert FakeRunner.asked[6:] == [(lost["method"], lost["seed"])]
     assert sorted(map(str, rows_of(tmp_path))) == sorted(str(json.loads(line)) for line in lines)
 
@@ -89,14 +89,14 @@ def test_only_missing_rows_are_computed(tmp_path: Path, fake_part: types.SimpleN
 def test_rows_of_other_settings_stay_out_of_the_table(tmp_path: Path, fake_part: types.SimpleNamespace) -> None:
     ledger = Ledger(tmp_path / "metrics.jsonl", rdpo_noise.KEYS)
     ledger.add({**fake_part.cells(None)[0], "config": "older", "reward": -100.0})
-    rdpo_noise.main([f"--workdir={tmp_path}"])
+    frame.run(rdpo_noise.FRAME, [f"--workdir={tmp_path}"])
     assert "6 rows." in (tmp_path / "table.md").read_text() and "-100" not in (tmp_path / "table.csv").read_text()
 
 
 def test_the_table_holds_the_verdict(
     tmp_path: Path, fake_part: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rdpo_noise.main([f"--workdir={tmp_path}"])
+    frame.run(rdpo_noise.FRAME, [f"--workdir={tmp_path}"])
     text = (tmp_path / "table.md").read_text()
     assert text in capsys.readouterr().out
     (line,) = [line for line in text.splitlines() if line.startswith("| rdpo > dpo")]
@@ -105,9 +105,9 @@ def test_the_table_holds_the_verdict(
 
 def test_unknown_part_and_option(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--part=C does not exist: there are A, B"):
-        rdpo_noise.main(["--part=C", f"--workdir={tmp_path}"])
+        frame.run(rdpo_noise.FRAME, ["--part=C", f"--workdir={tmp_path}"])
     with pytest.raises(UserError, match="Did you mean '--smoke'"):
-        rdpo_noise.main(["--smok"])
+        frame.run(rdpo_noise.FRAME, ["--smok"])
 
 
 @pytest.mark.parametrize("size", ["smoke", "quickstart", "full"])
