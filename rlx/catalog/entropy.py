@@ -1,10 +1,13 @@
 """Methods that control the entropy: selections, weights, regularisers, controllers."""
 
+from rlx import signals
 from rlx.catalog.entry import Entry
 from rlx.method import Coupled
 from rlx.policy import (
+    aepo,
     entropy,
     entropy_advantages,
+    entropy_bonus,
     entropy_selections,
     entropy_weights,
     regularize,
@@ -118,6 +121,72 @@ ENTRIES: dict[str, Entry] = {
         provenance="official code",
         equation="(r - mu) / (sigma + epsilon), both over the tokens of the group",
         coupling="group",
+    ),
+    "aepo_agentic": Entry(
+        aepo.aepo_agentic,
+        kind="loss",
+        paper="arXiv:2510.14545",
+        provenance="equation",
+        equation="max(-A' r, -A' clip(r, 1-l, (1+h) r / sg r)), A' = A (1 + a (H - mean H) / std H)",
+        coupling="batch",
+        coupled={"shaped": Coupled(entropy_advantages.aepo_advantage, per_unit=True)},
+    ),
+    "aepo_arbitrary": Entry(
+        aepo.aepo_arbitrary,
+        kind="host",
+        paper="arXiv:2510.08141",
+        provenance="official code",
+        equation="REINFORCE on good rollouts at T_high if H <= H* else T_low, in the place of k rows",
+    ),
+    "entropy_bonus_pg": Entry(
+        entropy_bonus.entropy_bonus_pg,
+        kind="loss",
+        paper="arXiv:1707.06347",
+        provenance="peer library",
+        equation="max(-A r, -A clip(r, 1-l, 1+h)) - c H",
+        aliases={"verl": "entropy_coeff"},
+    ),
+    "adaptive_entropy_bonus_pg": Entry(
+        entropy_bonus.entropy_bonus_pg,
+        kind="loss",
+        paper="arXiv:2505.22312",
+        provenance="equation",
+        equation="entropy_bonus_pg, c +- delta inside bounds, on while mean H < H*",
+        coupling="batch",
+        method=entropy_bonus.adaptive_entropy_bonus_method,
+        vectors=("adaptive_entropy_coefficient", "entropy_bonus_pg"),
+    ),
+    "adaptive_entropy_coefficient": Entry(
+        signals.adaptive_entropy_coefficient,
+        kind="host",
+        paper="arXiv:2505.22312",
+        provenance="equation",
+        equation="c +- delta, on while H < H*; or c + r (H* - H)",
+    ),
+    "entropy_band": Entry(
+        entropy_bonus.entropy_band,
+        kind="loss",
+        paper="the hinge of arXiv:2506.18330 with two bounds",
+        provenance="equation",
+        equation="c ((mean H - h)_+ + (l - mean H)_+)",
+        coupling="batch",
+        coupled={"side": Coupled(entropy_bonus.band_side)},
+    ),
+    "targeted_entropy_regularization": Entry(
+        entropy_bonus.targeted_entropy_regularization,
+        kind="loss",
+        paper="arXiv:2506.18330",
+        provenance="equation",
+        equation="c |mean H - H*|",
+        coupling="batch",
+        coupled={"side": Coupled(entropy_bonus.target_side)},
+    ),
+    "tsallis_bonus": Entry(
+        entropy_bonus.tsallis_bonus,
+        kind="loss",
+        paper="arXiv:1902.00137",
+        provenance="equation",
+        equation="-c (1 - sum p^2)",
     ),
     "kl_penalty": Entry(
         regularize.kl_penalty,

@@ -6,8 +6,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import numerics
-from rlx.policy import advantages, clipped, diagnostics, entropy_advantages, entropy_selections, entropy_weights, ratios
+from rlx import aggregate, numerics, ops, signals
+from rlx.policy import (
+    advantages,
+    aepo,
+    clipped,
+    diagnostics,
+    entropy_advantages,
+    entropy_bonus,
+    entropy_selections,
+    entropy_weights,
+    ratios,
+)
 from rlx.types import Array
 from tests.adapters.policy import TOKENS, Hyper, Inputs, Outputs, groups, mask, reduction
 
@@ -173,7 +183,95 @@ def hapo_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
     return {"advantages": jnp.where(where, by_group(real, rows, *names), by_group(padding, rows, *names))}
 
 
+def aepo_agentic(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """The file shows unmasked positions too, with the statistics of the real tokens."""
+    where, arrays, h = mask(inputs), [inputs[name] for name in TOKENS], inputs["entropy"]
+    weight = hyper["advantage_entropy_weight"] if hyper["entropy_advantage"] else 0.0
+    everywhere = shaped_everywhere(arrays[2], h, weight, where)
+    clip = bounds(hyper)
+    if hyper["entropy_clipping"]:
+        loss = aepo.aepo_agentic(*arrays, h, weight=weight, **clip, where=where)
+        units = aepo.aepo_agentic(*arrays, h, **clip, shaped=everywhere, reduce=None)
+    else:
+        shaped = entropy_advantages.aepo_advantage(arrays[2], h, weight=weight, where=where)
+        loss = clipped.ppo_clip_loss(*arrays[:2], shaped, **clip, where=where)
+        units = clipped.ppo_clip_loss(*arrays[:2], everywhere, **clip, reduce=None)
+    return {"loss": loss, "shaped_advantages": everywhere, "per_token": units}
+
+
+def shaped_everywhere(advantage: Array, h: Array, weight: float, where: Array) -> Array:
+    """A' is linear in H: two real tokens of different entropy tell what it is at the masked ones."""
+    factor = entropy_advantages.aepo_advantage(jnp.ones_like(advantage), h, weight=weight, where=where)
+    real = jnp.where(where, h, jnp.nan)
+    low, high = jnp.nanargmin(real), jnp.nanargmax(real)
+    spread = h.ravel()[high] - h.ravel()[low]
+    slope = (factor.ravel()[high] - factor.ravel()[low]) / jnp.where(spread > 0, spread, 1)
+    return advantage * jnp.where(where, factor, factor.ravel()[low] + slope * (h - h.ravel()[low]))
+
+
+def aepo_arbitrary(hyper: Hyper, inputs: Inputs) -> Outputs:
+    names = {"target": "target_entropy", "high": "temperature_high", "low": "temperature_low"}
+    options = {ours: hyper[theirs] for ours, theirs in names.items()}
+    options |= {"number": hyper["reinforce_sample_num"], "threshold": hyper["advantage_threshold"]}
+    chosen = aepo.aepo_arbitrary(np.asarray(inputs["tempered_advantages"]), hyper["measured_entropy"], **options)
+    batch = {name: inputs[name] for name in (*TOKENS, "mask")}
+    tempered = {name: inputs[f"tempered_{name}"] for name in ("logprobs", "old_logprobs", "mask")}
+    joined = {k: jnp.asarray(v) for k, v in aepo.replace_rows(batch, tempered, chosen.rows).items()}
+    where, arrays = mask(joined), [joined[name] for name in TOKENS]
+    clip = bounds(hyper) | {"dual_clip": hyper["clip_ratio_dual"]}
+    ratio, dual = ratios.token(*arrays[:2], where=where), {"dual_clip": clip["dual_clip"]}
+    two = {key: clip[key] for key in ("clip_low", "clip_high")}
+    return {
+        "temperature": chosen.temperature,
+        "selected_tempered_rows": chosen.rows,
+        "num_reinforce": len(chosen.rows),
+        "loss": clipped.ppo_clip_loss(*arrays, **clip, where=where),
+        "ppo_kl": diagnostics.approximate_kl(*arrays[:2], where=where),
+        "clip_fraction_higher": diagnostics.clip_fraction(ratio, arrays[2], **two, where=where),
+        "clip_fraction_lower": diagnostics.dual_clip_fraction(ratio, arrays[2], **two, **dual, where=where),
+    }
+
+
+def statistics(inputs: Inputs) -> tuple[Array, Array]:
+    """Log-probabilities and entropies of logits."""
+    tokens = inputs.get("tokens", jnp.zeros(inputs["logits"].shape[:-1])).astype(int)
+    found = ops.token_statistics(inputs["logits"], tokens, statistics=("logp", "entropy"))
+    return found.logp, found.entropy
+
+
+def entropy_bonus_pg(hyper: Hyper, inputs: Inputs) -> Outputs:
+    where = mask(inputs)
+    logprobs, h = statistics(inputs)
+    arrays = (logprobs, inputs["old_logprobs"], inputs["advantages"])
+    options = {**bounds(hyper), "where": where, "reduce": reduction(hyper, hyper["loss_agg_mode"], where.shape[-1])}
+    return {
+        "loss": entropy_bonus.entropy_bonus_pg(*arrays, h, coefficient=hyper["entropy_coeff"], **options),
+        "policy_loss": entropy_bonus.entropy_bonus_pg(*arrays, h, coefficient=0.0, **options),
+        "entropy": options["reduce"](h, where),
+    }
+
+
+def targeted_entropy_regularization(hyper: Hyper, inputs: Inputs) -> Outputs:
+    where, (_, h) = mask(inputs), statistics(inputs)
+    options = {"target": hyper["entropy_target"], "coefficient": hyper["entropy_coeff"]}
+    loss = entropy_bonus.targeted_entropy_regularization(h, **options, where=where)
+    return {"loss": loss, "mean_entropy": aggregate.token_mean(h, where)}
+
+
+def adaptive_entropy_coefficient(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """Dual ascent has no upper bound."""
+    rate = hyper["delta"] if "delta" in hyper else hyper["learning_rate"]
+    limits = {name: hyper[name] for name in ("initial", "target", "minimum", "maximum") if name in hyper}
+    found = signals.adaptive_entropy_coefficient(inputs["entropy_sequence"], rule=hyper["rule"], rate=rate, **limits)
+    return {"applied_coefficient": found.applied, "state_after": found.states}
+
+
 ADAPTERS: dict[str, Callable[..., Any]] = {
+    "aepo_agentic": aepo_agentic,
+    "aepo_arbitrary": aepo_arbitrary,
+    "entropy_bonus_pg": entropy_bonus_pg,
+    "targeted_entropy_regularization": targeted_entropy_regularization,
+    "adaptive_entropy_coefficient": adaptive_entropy_coefficient,
     "forking_token_mask": forking_token_mask,
     "entropy_clip_b": entropy_clip_b,
     "entropy_clip_v": entropy_clip_v,
@@ -188,7 +286,14 @@ _MEAN = "the reference divides by n + 1e-8"
 _PROPORTIONAL = (1e-6, 1e-15, _MEAN)
 _CANCELLING = (1e-6, 1e-8, _MEAN + "; the error, 1e-8 of the largest term, stays when the terms cancel")
 TOLERANCES: dict[str, tuple[float, float, str]] = {}
-for _method in ("steer",):
+for _method in ("steer", "aepo_agentic", "aepo_arbitrary"):
     TOLERANCES |= {f"{_method}/loss": _CANCELLING, f"{_method}/gradient of logprobs": _PROPORTIONAL}
-TOLERANCES |= {f"steer/{_name}": _PROPORTIONAL for _name in ("clip_fraction", "clip_fraction_lower")}
-TOLERANCES["steer/ppo_kl"] = _CANCELLING
+_SEQUENCES = "a sequence mean divides by its length + 1e-8"
+TOLERANCES |= {
+    "entropy_bonus_pg": (1e-6, 1e-8, _SEQUENCES),
+    "entropy_bonus_pg/gradient of logits": (1e-6, 1e-9, _SEQUENCES + "; terms cancel"),
+}
+for _method in ("steer", "aepo_arbitrary"):
+    _metrics = ("clip_fraction", "clip_fraction_lower", "clip_fraction_higher")
+    TOLERANCES |= {f"{_method}/{_name}": _PROPORTIONAL for _name in _metrics}
+    TOLERANCES[f"{_method}/ppo_kl"] = _CANCELLING
