@@ -1,15 +1,14 @@
-"""Advantage estimators: rewards to advantages. All are constants: no gradient flows through any of them.
+"""Advantages of responses relative to their group: rewards to advantages, without gradient.
 
-Responses of a prompt stand on the axis K, tokens on the last axis T; leading axes are the batch. Ragged groups are
-padded and marked by ``where``; masked entries get advantage 0 and enter no statistic.
+Responses to a prompt stand on the last axis ``[..., K]``; leading axes are the batch. Ragged groups are padded and
+marked by ``where``; masked entries get advantage 0 and enter no statistic. All of them are :func:`group_normalize` with
+other arguments, and return ``[..., K, 1]``, which broadcasts over tokens.
 """
 
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
 
 from rlx import errors, numerics
+from rlx.policy import centres
 from rlx.policy.weights import constant
 from rlx.types import Array, check_shapes
 
@@ -19,16 +18,20 @@ _SINGLETON = ("raw", "zero")
 def group_normalize(
     rewards: Array,
     *,
+    centre: centres.Centre = centres.mean,
     scale: bool = True,
     ddof: int = 1,
     epsilon: float = 1e-6,
     singleton: str = "raw",
     where: Array | None = None,
 ) -> Array:
-    r"""Rewards relative to their group: :math:`(r_i - \bar r) / (\sigma_r + \epsilon)`.
+    r"""Rewards relative to their group: :math:`(r_i - c_i) / (\sigma_r + \epsilon)`.
+
+    Members of a group whose rewards are all equal get 0 for every centre that is an average.
 
     Args:
       rewards: ``[..., K]`` rewards of the responses to a prompt.
+      centre: the baseline c, a function of rewards and ``where`` (:mod:`rlx.policy.centres`).
       scale: False leaves the difference unscaled.
       ddof: 1 for the unbiased standard deviation, 0 for the population's.
       epsilon: added to the standard deviation (not the variance).
@@ -51,31 +54,32 @@ def group_normalize(
         raise errors.UserError(f"singleton must be 'raw' or 'zero', got {singleton!r}.{hint}")
     rewards = constant(rewards, where)
     several = numerics.count(where, rewards, -1, keepdims=True) > 1
-    centre = numerics.mean(rewards, -1, where=where, keepdims=True)
     spread = numerics.std(rewards, -1, where=where, ddof=ddof, keepdims=True) if scale else 1.0
     alone = rewards if singleton == "raw" else jnp.zeros_like(rewards)
-    relative = jnp.where(several, rewards - centre, alone) / (jnp.where(several, spread, 1.0) + epsilon * scale)
-    return numerics.clean(relative, where)
+    relative = jnp.where(several, rewards - centre(rewards, where), alone)
+    return numerics.clean(relative / (jnp.where(several, spread, 1.0) + epsilon * scale), where)
 
 
 def grpo_advantage(
     rewards: Array,
     *,
+    centre: centres.Centre = centres.mean,
     scale: bool = True,
     ddof: int = 1,
     epsilon: float = 1e-6,
     singleton: str = "raw",
     where: Array | None = None,
 ) -> Array:
-    r"""Group-relative advantage of GRPO; Dr. GRPO with ``scale=False``.
+    r"""Group-relative advantage: GRPO, and with other arguments Dr. GRPO, RLOO and REC.
 
-    .. math:: A_i = \frac{r_i - \bar r}{\sigma_r + \epsilon}\quad\text{(GRPO)},\qquad
-       A_i = r_i - \bar r\quad\text{(Dr. GRPO)}
+    .. math:: A_i = \frac{r_i - \bar r}{\sigma_r + \epsilon}\ \text{(GRPO)},\quad A_i = r_i - \bar r\ \text{(Dr. GRPO)},
+       \quad A_i = r_i - \frac{1}{n-1}\sum_{j\ne i} r_j = \frac{n}{n-1}(r_i - \bar r)\ \text{(RLOO)}
 
     Args:
       rewards: ``[..., K]`` one reward per response, the responses to a prompt on the last axis.
+      centre: the baseline, a function of rewards and ``where`` (:mod:`rlx.policy.centres`).
       scale: divide by the standard deviation.
-      ddof: 1 for the unbiased standard deviation (verl, TRL), 0 for the population's.
+      ddof: 1 for the unbiased standard deviation (verl, TRL), 0 for the population's (REC).
       epsilon: added to the standard deviation (verl 1e-6, TRL 1e-4).
       singleton: advantage of a response without a group: ``raw`` keeps its reward over 1 + epsilon (verl); ``zero``.
       where: ``[..., K]`` real responses.
@@ -91,59 +95,160 @@ def grpo_advantage(
 
     References:
       Shao et al., *DeepSeekMath*, arXiv:2402.03300; Liu et al., *Understanding R1-Zero-Like Training* (Dr. GRPO),
-      arXiv:2503.20783.
+      arXiv:2503.20783; Ahmadian et al., *Back to Basics* (RLOO), arXiv:2402.14740; Yao et al., *Group-Relative
+      REINFORCE Is Secretly an Off-Policy Algorithm* (REC), arXiv:2509.24203.
     """
     options = {"ddof": ddof, "epsilon": epsilon, "singleton": singleton, "where": where}
-    return group_normalize(rewards, scale=scale, **options)[..., None]
+    return group_normalize(rewards, centre=centre, scale=scale, **options)[..., None]
 
 
-class Gae(NamedTuple):
-    """Generalised advantage estimates and the targets of the value function, both ``[..., K, T]``."""
+def asymre_advantage(
+    rewards: Array, *, shift: float = -0.1, singleton: str = "raw", where: Array | None = None
+) -> Array:
+    r"""Asymmetric REINFORCE: :math:`A_i = r_i - (\bar r + \delta)`, so that good responses count more than bad ones.
 
-    advantages: Array
-    returns: Array
-
-
-def gae_advantage(
-    token_rewards: Array, values: Array, *, gamma: float = 1.0, lam: float = 1.0, where: Array | None = None
-) -> Gae:
-    r"""Generalised advantage estimation over tokens; masked tokens are stepped over.
-
-    .. math:: \delta_t = r_t + \gamma V_{t'} - V_t,\quad A_t = \delta_t + \gamma\lambda A_{t'},\quad R_t = A_t + V_t
-
-    with t' the next real token (V and A are 0 after the last). Whitening is a separate call:
-    ``numerics.whiten(gae.advantages, where=where)``.
+    With shift 0 it is Dr. GRPO's. The loss beside it has neither ratio nor clip.
 
     Args:
-      token_rewards: ``[..., K, T]`` reward given at a token.
-      values: ``[..., K, T]`` value of the state a token is chosen in; a constant.
-      gamma: discount.
-      lam: lambda, from one-step (0) to Monte-Carlo (1).
-      where: ``[..., K, T]`` real tokens; a hole (a tool's output, say) is stepped over without discount.
+      rewards: ``[..., K]`` one reward per response.
+      shift: the shift of the baseline, below 0.
+      singleton: as in :func:`grpo_advantage`; a response without a group is not shifted.
+      where: ``[..., K]`` real responses.
 
     Returns:
-      ``Gae(advantages, returns)``, 0 where masked.
+      ``[..., K, 1]``. Masked responses have 0.
+
+    Raises:
+      UserError: unknown ``singleton``, or the shapes disagree.
+
+    >>> print(asymre_advantage(jnp.array([1.0, 0.0]), shift=-0.5)[:, 0])
+    [1. 0.]
+
+    References:
+      Arnal et al., *Asymmetric REINFORCE for Off-Policy Reinforcement Learning*, arXiv:2506.20520.
+    """
+    return grpo_advantage(rewards, centre=centres.shifted(shift), scale=False, singleton=singleton, where=where)
+
+
+def opmd_advantage(
+    rewards: Array, *, tau: float | None = None, singleton: str = "raw", where: Array | None = None
+) -> Array:
+    r"""Advantage of online policy mirror descent: :math:`A_i = r_i - \tau\log\frac1n\sum_j e^{r_j/\tau}`.
+
+    Args:
+      rewards: ``[..., K]`` one reward per response.
+      tau: temperature of the soft maximum; None is its limit for large tau, the mean, which the authors train with.
+      singleton: as in :func:`grpo_advantage`.
+      where: ``[..., K]`` real responses.
+
+    Returns:
+      ``[..., K, 1]``. Masked responses have 0.
+
+    Raises:
+      UserError: tau is not above 0, unknown ``singleton``, or the shapes disagree.
+
+    >>> print(f"{opmd_advantage(jnp.array([1.0, 0.0]), tau=1.0)[0, 0]:.4f}")
+    0.3799
+
+    References:
+      Yao et al., *Group-Relative REINFORCE Is Secretly an Off-Policy Algorithm*, arXiv:2509.24203.
+    """
+    centre = centres.mean if tau is None else centres.log_mean_exp(tau)
+    return grpo_advantage(rewards, centre=centre, scale=False, singleton=singleton, where=where)
+
+
+def opo_advantage(rewards: Array, lengths: Array, *, singleton: str = "raw", where: Array | None = None) -> Array:
+    r"""On-policy optimal baseline: :math:`A_i = r_i - \sum_j l_j r_j / \sum_j l_j`, l the length of a response.
+
+    Args:
+      rewards: ``[..., K]`` one reward per response.
+      lengths: ``[..., K]`` response tokens.
+      singleton: as in :func:`grpo_advantage`.
+      where: ``[..., K]`` real responses.
+
+    Returns:
+      ``[..., K, 1]``. Masked responses have 0.
+
+    Raises:
+      UserError: unknown ``singleton``, or the shapes disagree.
+
+    >>> print(opo_advantage(jnp.array([1.0, 0.0]), jnp.array([1, 3]))[:, 0])
+    [ 0.75 -0.25]
+
+    References:
+      Hao et al., *On-Policy RL with Optimal Reward Baseline*, arXiv:2505.23585.
+    """
+    check_shapes(rewards=rewards, lengths=lengths, where=where)
+    return grpo_advantage(rewards, centre=centres.weighted(lengths), scale=False, singleton=singleton, where=where)
+
+
+def passk_advantage(
+    rewards: Array, *, scale: bool = True, ddof: int = 1, epsilon: float = 1e-6, where: Array | None = None
+) -> Array:
+    r"""Advantage of the best of k: :math:`(r_{(1)} - r_{(2)}) / (\sigma_r + \epsilon)` for the best response, else 0.
+
+    A tie for the best gives 0 to all; so does a group of one, which has no second.
+
+    Args:
+      rewards: ``[..., K]`` one reward per response.
+      scale: divide by the standard deviation.
+      ddof: 1 for the unbiased standard deviation.
+      epsilon: added to the standard deviation.
+      where: ``[..., K]`` real responses.
+
+    Returns:
+      ``[..., K, 1]``. Masked responses have 0.
 
     Raises:
       UserError: the shapes disagree.
 
-    >>> print(gae_advantage(jnp.array([0.0, 0.0, 1.0]), jnp.array([0.5, 0.5, 0.5]), lam=0.0).advantages)
-    [0.  0.  0.5]
+    >>> print(passk_advantage(jnp.array([1.0, 3.0, 0.0]), scale=False)[:, 0])
+    [0. 2. 0.]
 
     References:
-      Schulman et al., *High-Dimensional Continuous Control Using Generalized Advantage Estimation*, arXiv:1506.02438.
+      Tang et al., *Optimizing Language Models for Inference Time Objectives using RL*, arXiv:2503.19595.
     """
-    check_shapes(token_rewards=token_rewards, values=values, where=where)
-    rewards, values = constant(token_rewards, where), constant(values, where)
-    valid = jnp.broadcast_to(True if where is None else where, values.shape)
+    options = {"ddof": ddof, "epsilon": epsilon, "singleton": "zero", "where": where}
+    return jnp.maximum(grpo_advantage(rewards, centre=centres.second_best, scale=scale, **options), 0)
 
-    def step(after: tuple[Array, Array], now: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        reward, value, real = now
-        delta = reward + gamma * after[0] - value
-        advantage = delta + gamma * lam * after[1]
-        return (jnp.where(real, value, after[0]), jnp.where(real, advantage, after[1])), advantage
 
-    end = jnp.zeros_like(values[..., 0])
-    inputs = (jnp.moveaxis(rewards, -1, 0), jnp.moveaxis(values, -1, 0), jnp.moveaxis(valid, -1, 0))
-    advantages = jnp.moveaxis(jax.lax.scan(step, (end, end), inputs, reverse=True)[1], 0, -1)
-    return Gae(numerics.clean(advantages, where), numerics.clean(advantages + values, where))
+def ngrpo_advantage(
+    rewards: Array,
+    *,
+    max_reward: float = 1.0,
+    num_virtual: int = 1,
+    epsilon: float = 1e-6,
+    where: Array | None = None,
+) -> Array:
+    r"""Negative-enhanced GRPO: n virtual responses of the largest reward join every group's mean and deviation.
+
+    .. math:: A_i = \frac{r_i - \mathrm{mean}(r \cup \{r_{max}\}^n)}{\mathrm{std}(r \cup \{r_{max}\}^n) + \epsilon}
+
+    So a group that is all wrong pushes down instead of teaching nothing. Groups that are all right have 0.
+
+    Args:
+      rewards: ``[..., K]`` one reward per response.
+      max_reward: the largest reward there is.
+      num_virtual: n; 0 is GRPO.
+      epsilon: added to the unbiased standard deviation.
+      where: ``[..., K]`` real responses. A response without a group keeps its reward; no virtual one joins it.
+
+    Returns:
+      ``[..., K, 1]``. Masked responses have 0.
+
+    Raises:
+      UserError: the shapes disagree.
+
+    >>> print(ngrpo_advantage(jnp.array([0.0, 0.0, 0.0]), epsilon=0.0)[:, 0])
+    [-0.5 -0.5 -0.5]
+
+    References:
+      Nan et al., *NGRPO: Negative-enhanced Group Relative Policy Optimization*, arXiv:2509.18851.
+    """
+    check_shapes(rewards=rewards, where=where)
+    rewards = constant(rewards, where)
+    virtual = jnp.full((*rewards.shape[:-1], num_virtual), max_reward, rewards.dtype)
+    real = jnp.broadcast_to(True if where is None else where, rewards.shape)
+    joins = jnp.broadcast_to(real.sum(-1, keepdims=True) > 1, virtual.shape)
+    joined, seen = (jnp.concatenate(pair, -1) for pair in ((rewards, virtual), (real, joins)))
+    return grpo_advantage(joined, epsilon=epsilon, where=seen)[..., : rewards.shape[-1], :]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx import aggregate, numerics
-from rlx.policy import advantages, clipped, diagnostics, entropy, ratios, regularize, select
+from rlx.policy import advantages, clipped, diagnostics, entropy, ratios, regularize, returns, select
 from rlx.types import Array
 
 Hyper = dict[str, Any]
@@ -66,7 +66,7 @@ def gae_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
     """On a masked token the reference leaves what its scan carries: the next real token's advantage, 0 at the end."""
     where, values = mask(inputs), inputs["values"]
     options = {"gamma": hyper["gamma"], "lam": hyper["lambda"]}
-    gae = advantages.gae_advantage(inputs["token_level_rewards"], values, **options, where=where)
+    gae = returns.gae_advantage(inputs["token_level_rewards"], values, **options, where=where)
     position = np.where(where, np.arange(where.shape[-1]), where.shape[-1])
     following = np.minimum.accumulate(position[..., ::-1], -1)[..., ::-1]
     padded = jnp.pad(gae.advantages, [(0, 0)] * (where.ndim - 1) + [(0, 1)])
@@ -77,8 +77,8 @@ def gae_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
         numerics.whiten(gae.advantages, where=where),
         (carried - numerics.mean(carried, where=where)) * scale,
     )
-    returns = jnp.where(where, gae.returns, carried + values)
-    return {"advantages_raw": carried, "advantages_whitened": whitened, "returns": returns}
+    targets = jnp.where(where, gae.returns, carried + values)
+    return {"advantages_raw": carried, "advantages_whitened": whitened, "returns": targets}
 
 
 def ppo_clip_loss(hyper: Hyper, inputs: Inputs) -> Outputs:

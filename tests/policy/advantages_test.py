@@ -1,12 +1,13 @@
-"""Advantages: hand-made groups, invariances, and GAE against a loop."""
+"""Advantages of groups: by hand, invariances, special cases, errors."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import errors, numerics
-from rlx.policy import advantages
+import rlx
+from rlx import errors
+from rlx.policy import advantages, centres
 
 REWARDS = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
 
@@ -41,8 +42,8 @@ def test_a_group_sums_to_zero(scale: bool) -> None:
 def test_dr_grpo_is_leave_one_out_scaled() -> None:
     n = REWARDS.shape[-1]
     others = (REWARDS.sum(-1, keepdims=True) - REWARDS) / (n - 1)
-    actual = advantages.grpo_advantage(jnp.asarray(REWARDS), scale=False)[..., 0]
-    np.testing.assert_allclose(actual, (REWARDS - others) * (n - 1) / n, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(rlx.rloo_advantage(REWARDS)[..., 0], REWARDS - others, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(rlx.dr_grpo_advantage(REWARDS), rlx.rloo_advantage(REWARDS) * (n - 1) / n, rtol=1e-4)
 
 
 def test_ragged_groups_equal_removed_members() -> None:
@@ -63,15 +64,49 @@ def test_a_member_without_a_group(singleton: str, scale: bool, expected: float) 
     np.testing.assert_allclose(advantages.group_normalize(jnp.array([[7.0, 3.0]]), **options), [[0, expected]])
 
 
-def test_equal_rewards_have_no_advantage() -> None:
-    np.testing.assert_array_equal(advantages.group_normalize(jnp.ones((2, 4))), np.zeros((2, 4)))
+@pytest.mark.parametrize("centre", [centres.mean, centres.log_mean_exp(0.3), centres.weighted(jnp.array([1, 2, 4]))])
+def test_equal_rewards_have_no_advantage(centre: centres.Centre) -> None:
+    """Exactly, also where the mean of equal numbers is rounded to another one."""
+    equal = jnp.array([[0.1], [1e4 / 3], [-7e-5]]) * jnp.ones(3)
+    np.testing.assert_array_equal(advantages.group_normalize(equal, centre=centre), np.zeros((3, 3)))
+
+
+def test_special_cases() -> None:
+    """Names of one formula: a shift of 0, equal lengths, a soft maximum that is the mean, no virtual response."""
+    centred, scaled = rlx.dr_grpo_advantage(REWARDS), rlx.grpo_advantage(REWARDS)
+    np.testing.assert_allclose(rlx.asymre_advantage(REWARDS, shift=0.0), centred, rtol=1e-5)
+    np.testing.assert_allclose(rlx.opo_advantage(REWARDS, np.full((3, 5), 7)), centred, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rlx.opmd_advantage(REWARDS, tau=1e3), centred, atol=1e-2)
+    np.testing.assert_allclose(rlx.rec_advantage(REWARDS), rlx.opmd_advantage(REWARDS), rtol=1e-5)
+    np.testing.assert_allclose(rlx.ngrpo_advantage(REWARDS, num_virtual=0), scaled, rtol=1e-5)
+
+
+def test_pass_at_k_teaches_the_best_alone() -> None:
+    rewards = jnp.array([[0.0, 2.0, 5.0, 9.0], [4.0, 4.0, 1.0, 0.0], [3.0, 1.0, 1.0, 1.0]])
+    where = jnp.array([[True, True, True, False], [True] * 4, [True, False, False, False]])
+    actual = rlx.passk_advantage(rewards, scale=False, where=where)[..., 0]
+    np.testing.assert_array_equal(actual, [[0, 0, 3, 0], [0] * 4, [0] * 4])
+
+
+def test_a_wrong_group_is_pushed_down() -> None:
+    """With one virtual response G wrong ones have 0 - 1/(G+1) over the deviation (G+1)^-1/2."""
+    actual = rlx.ngrpo_advantage(jnp.zeros((1, 8)), epsilon=0.0)[0, :, 0]
+    np.testing.assert_allclose(actual, np.full(8, -1 / 3), rtol=1e-5)
+    np.testing.assert_array_equal(rlx.ngrpo_advantage(jnp.ones((1, 8))), np.zeros((1, 8, 1)))
+    alone = jnp.array([[False, True]])
+    np.testing.assert_allclose(rlx.ngrpo_advantage(jnp.zeros((1, 2)), where=alone), np.zeros((1, 2, 1)))
+
+
+def test_soft_maximum_needs_a_temperature() -> None:
+    with pytest.raises(errors.UserError, match="tau must be above 0"):
+        rlx.opmd_advantage(REWARDS, tau=0.0)
+    with pytest.raises(errors.UserError, match="lengths has shape"):
+        rlx.opo_advantage(REWARDS, np.ones((3, 4)))
 
 
 def test_advantages_are_constants() -> None:
-    def total(x: jax.Array) -> jax.Array:
-        return advantages.grpo_advantage(x)[0, 0, 0] + advantages.gae_advantage(x, x).returns[0, 0]
-
-    np.testing.assert_array_equal(jax.grad(total)(jnp.asarray(REWARDS)), np.zeros_like(REWARDS))
+    gradient = jax.grad(lambda x: advantages.grpo_advantage(x)[0, 0, 0])(jnp.asarray(REWARDS))
+    np.testing.assert_array_equal(gradient, np.zeros_like(REWARDS))
 
 
 def test_unknown_singleton_and_shape() -> None:
@@ -79,35 +114,3 @@ def test_unknown_singleton_and_shape() -> None:
         advantages.grpo_advantage(jnp.ones((1, 2)), singleton="zeros")
     with pytest.raises(errors.UserError, match="where has shape"):
         advantages.grpo_advantage(jnp.ones((1, 2)), where=jnp.ones((1, 3), bool))
-    with pytest.raises(errors.UserError, match="values has shape"):
-        advantages.gae_advantage(jnp.ones((1, 2)), jnp.ones((1, 3)))
-
-
-def _gae_by_loop(rewards: np.ndarray, values: np.ndarray, where: np.ndarray, gamma: float, lam: float) -> np.ndarray:
-    result = np.zeros(rewards.shape)
-    for row in range(rewards.shape[0]):
-        following, accumulated = 0.0, 0.0
-        for t in np.flatnonzero(where[row])[::-1]:
-            accumulated = rewards[row, t] + gamma * following - values[row, t] + gamma * lam * accumulated
-            result[row, t], following = accumulated, values[row, t]
-    return result
-
-
-@pytest.mark.parametrize(("gamma", "lam"), [(0.9, 0.8), (1.0, 1.0), (0.9, 0.0)])
-def test_gae_steps_over_holes(gamma: float, lam: float) -> None:
-    rng = np.random.default_rng(1)
-    where = np.array([[1, 1, 0, 0, 1, 1, 0], [0, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0]], bool)
-    rewards, values = rng.normal(size=(2, 3, 7)).astype(np.float32)
-    dirty = [jnp.where(where, x, jnp.nan) for x in (rewards, values)]
-    gae = advantages.gae_advantage(*dirty, gamma=gamma, lam=lam, where=jnp.asarray(where))
-    expected = _gae_by_loop(rewards, values, where, gamma, lam)
-    np.testing.assert_allclose(gae.advantages, expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(gae.returns, np.where(where, expected + values, 0), rtol=1e-4, atol=1e-6)
-
-
-def test_monte_carlo_gae_is_reward_to_go_minus_value_and_whitens() -> None:
-    rewards, values = jnp.asarray(REWARDS), jnp.asarray(REWARDS[::-1].copy())
-    gae = advantages.gae_advantage(rewards, values)
-    np.testing.assert_allclose(gae.returns, np.cumsum(REWARDS[:, ::-1], -1)[:, ::-1], rtol=1e-4, atol=1e-5)
-    whitened = numerics.whiten(gae.advantages)
-    np.testing.assert_allclose([whitened.mean(), whitened.std(ddof=1)], [0, 1], atol=1e-5)
