@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from rlx import errors, numerics
+from rlx import errors, numerics, parts
 from rlx.types import Array, Reduce
 
 
@@ -61,6 +61,10 @@ def _rows(where: Array) -> Array:
     return numerics.count(nonempty, _ones(nonempty))
 
 
+def _all_rows(where: Array) -> Array:
+    return jnp.asarray(where[..., 0].size, jnp.result_type(float))
+
+
 def _per_row(where: Array) -> Array:
     return numerics.safe_divide(_ones(where), numerics.count(where, _ones(where), -1, keepdims=True))
 
@@ -81,18 +85,37 @@ total = Aggregation(_ones, None)
 """Plain sum over all valid units."""
 
 
-def constant(length: float, *, per_row: bool = True) -> Aggregation:
+def with_empty(reduction: Aggregation) -> Aggregation:
+    """A mean over rows that counts empty rows too, as TRL does; padding that was added to the batch counts as well.
+
+    >>> print(with_empty(sequence_mean)(jnp.ones((2, 2)), jnp.array([[True, True], [False, False]])))
+    0.5
+    """
+    return reduction._replace(count=_all_rows)
+
+
+sequence_mean_with_empty = with_empty(sequence_mean)
+"""Mean over all rows of the mean over their tokens, 0 for an empty row (TRL ``grpo``)."""
+
+sequence_sum_with_empty = with_empty(sequence_sum)
+"""Mean over all rows of the sum over their tokens (TRL ``luspo``)."""
+
+
+def constant(length: float | Array, *, per_row: bool = True, empty: bool = False) -> Aggregation:
     """Sum over tokens divided by a constant length, averaged over rows (Dr. GRPO, arXiv:2503.20783).
 
     Args:
       length: the constant, usually the largest response length.
       per_row: False divides the sum over the whole batch by ``length`` alone, as verl's ``seq-mean-token-sum-norm``
-        does; the loss then grows with the number of rows.
+        does. That is also the mean over a number of tokens that is known from elsewhere (TRL's
+        ``num_items_in_batch``): exact over micro-batches, as the number is the same for each.
+      empty: rows without tokens count too, as in TRL.
 
     >>> print(constant(4)(jnp.ones((2, 3)), jnp.ones((2, 3), bool)))
     0.75
     """
-    return Aggregation(lambda where: _ones(where) / length, _rows if per_row else None)
+    rows = _all_rows if empty else _rows
+    return Aggregation(lambda where: _ones(where) / length, rows if per_row else None)
 
 
 def units(loss: Array, where: Array) -> tuple[Array, Array]:
@@ -106,23 +129,37 @@ def finish(loss: Array, where: Array | None, reduce: Reduce | None) -> Array:
     return numerics.clean(loss, where) if reduce is None else reduce(loss, where)
 
 
+NAMED: dict[str, Aggregation] = {
+    "mean": mean,
+    "token_mean": token_mean,
+    "sequence_mean": sequence_mean,
+    "sequence_sum": sequence_sum,
+    "sequence_mean_with_empty": sequence_mean_with_empty,
+    "sequence_sum_with_empty": sequence_sum_with_empty,
+    "total": total,
+}
+
+
 def by_name(name: str | Aggregation) -> Aggregation:
-    """The reduction that a config names: ``token_mean``, ``sequence_mean``, ``constant(L)``, ..."""
+    """The reduction that a config names: ``token_mean``, ``sequence_mean``, ``constant(1024)``,
+    ``constant(1024, per_row=False)``, ...
+
+    >>> print(by_name("constant(4)")(jnp.ones((2, 3))))
+    0.75
+    """
     if isinstance(name, Aggregation):
         return name
-    named = {
-        "mean": mean,
-        "token_mean": mean,
-        "sequence_mean": sequence_mean,
-        "sequence_sum": sequence_sum,
-        "total": total,
-    }
-    if name in named:
-        return named[name]
-    head, _, argument = name.partition("(")
-    if head == "constant" and argument.endswith(")") and argument[:-1].replace(".", "", 1).isdigit():
-        return constant(float(argument[:-1]))
-    hint = errors.close_matches(name, [*named, "constant(L)"])
+    head, opened, _ = name.partition("(")
+    if head in NAMED and not opened:
+        return NAMED[head]
+    try:
+        call = parts.parse(name)
+        if head == "constant" and all(isinstance(n, int | float) for n in (*call.arguments, *call.keywords.values())):
+            return constant(*call.arguments, **call.keywords)
+    except (errors.UserError, TypeError):
+        pass
+    hint = errors.close_matches(name, [*NAMED, "constant(L)"])
     raise errors.UserError(
-        f"Unknown aggregation {name!r}.{hint} Known: {', '.join(named)}, constant(L) with a number L."
+        f"Unknown aggregation {name!r}.{hint} Known: {', '.join(NAMED)}, constant(L) with a number L, and "
+        "constant(L, per_row=False)."
     )

@@ -1,12 +1,11 @@
 """From a config to a :class:`~rlx.method.Method`: names and keywords are checked at once."""
 
-import ast
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlx import aggregate, catalog, errors, numerics
 from rlx import method as methods
+from rlx.parts import part
 
 _AMBIENT = ("where", "reduce", "key", "axis_name")
 
@@ -17,7 +16,7 @@ def build(config: Mapping[str, Any] | str, *, axis_name: numerics.AxisName = Non
     Args:
       config: ``{"name": "rdpo", "epsilon": 0.2, "aggregate": "token_mean"}``, or just a name. ``aggregate`` is optional
         (:func:`rlx.aggregate.by_name`); every other key is a keyword of the method's function. A part may be named:
-        ``{"name": "dpo", "link": "hinge"}`` or ``"squared(2.0)"`` (:func:`part`).
+        ``{"name": "dpo", "link": "hinge"}`` or ``"squared(2.0)"`` (:func:`rlx.parts.part`).
       axis_name: mapped axes (pmap, shard_map) the batch is spread over.
 
     Raises:
@@ -30,11 +29,12 @@ def build(config: Mapping[str, Any] | str, *, axis_name: numerics.AxisName = Non
     if "name" not in config:
         raise errors.UserError(f"The method config {config} has no 'name'; see METHODS.md for all names.")
     name = config.pop("name")
-    reduction = config.pop("aggregate", None)
     entry = catalog.lookup(name)
+    preset = dict(entry.preset)
+    reduction = config.pop("aggregate", preset.pop("reduce", preset.pop("aggregate", None)))
     if entry.kind != "loss":
         raise errors.UserError(f"{name!r} is of kind {entry.kind}, not a loss: call rlx.{name}(...) on arrays instead.")
-    keywords = dict(entry.preset) | config
+    keywords = preset | config
     function = entry.method or entry.function
     check_keywords(function, keywords, name)
     defaults = methods.keywords_of(function)
@@ -52,46 +52,9 @@ def build(config: Mapping[str, Any] | str, *, axis_name: numerics.AxisName = Non
         aggregation=chosen,
         axis_name=axis_name,
     )
-    return lifted._replace(data=entry.data)
-
-
-def part(keyword: str, value: Any, default: Any) -> Any:
-    """The part that a string names, beside the default one in its module; any other value as it is.
-
-    Args:
-      keyword: for the error.
-      value: a name (``hinge``), a name with numbers for a part that is made from some (``squared(2.0)``), or a value.
-      default: of the keyword; only functions have parts beside them.
-
-    Raises:
-      UserError: an unknown part, or numbers that it does not take, with close matches.
-
-    >>> from rlx.preference import links
-    >>> part("link", "hinge", links.logistic) is links.hinge
-    True
-    """
-    if not isinstance(value, str) or not inspect.isfunction(default):
-        return value
-    beside = {
-        name: function
-        for name, function in vars(inspect.getmodule(default)).items()
-        if inspect.isfunction(function) and function.__module__ == default.__module__ and not name.startswith("_")
-    }
-    ready = {name for name, function in beside.items() if next(iter(_names(function))) == next(iter(_names(default)))}
-    name, opened, numbers = value.partition("(")
-    if name in ready and not opened:
-        return beside[name]
-    try:
-        made = {other: beside[other] for other in beside if other not in ready and opened}
-        return made[name](*ast.literal_eval(f"({numbers.removesuffix(')')},)"))
-    except (KeyError, TypeError, ValueError, SyntaxError):
-        shown = [n if n in ready else f"{n}({', '.join(_names(f))})" for n, f in beside.items()]
-        hint = errors.close_matches(name, beside)
-        raise errors.UserError(f"Unknown {keyword} {value!r}.{hint} Known: {', '.join(shown)}.") from None
-
-
-def _names(function: Callable[..., Any]) -> list[str]:
-    return list(inspect.signature(function).parameters)
+    required = [array for keyword, array in entry.requires.items() if lifted.hyperparameters.get(keyword)]
+    optional = tuple(array for array in lifted.optional if array not in required)
+    return lifted._replace(needs=(*lifted.needs, *required), optional=optional, data=entry.data)
 
 
 def check_keywords(function: Callable[..., Any], keywords: Mapping[str, Any], name: str) -> None:

@@ -20,6 +20,7 @@ class Entry(NamedTuple):
       preset: keywords that the name fixes.
       data: the kind of examples a loss trains on: ``pairs``, ``lists``, ``unpaired`` or ``sft`` (single responses).
       coupled: keyword of the function -> what computes it from the global batch (:class:`rlx.method.Coupled`).
+      requires: keyword of the function -> the optional array that it needs once the keyword is not 0 or None.
       method: builds the :class:`~rlx.method.Method` of a name with parameters or state of its own.
       aliases: library -> the name there.
       vectors: ids of the vector files that check it; the name itself by default.
@@ -35,6 +36,7 @@ class Entry(NamedTuple):
     data: str = "pairs"
     preset: Mapping[str, Any] = {}
     coupled: Mapping[str, Coupled] = {}
+    requires: Mapping[str, str] = {}
     method: Callable[..., Method] | None = None
     aliases: Mapping[str, str] = {}
     vectors: tuple[str, ...] = ()

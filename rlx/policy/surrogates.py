@@ -3,26 +3,12 @@
 All operate elementwise; ratios ``[..., T]``, advantages ``[..., T]`` or ``[..., 1]``, which are constants.
 """
 
+import jax
 import jax.numpy as jnp
 
-from rlx import aggregate, errors
-from rlx.policy import ratios
-from rlx.policy.weights import constant, weigh
-from rlx.types import Array, Reduce, Surrogate
-
-
-def loss(
-    surrogate: Surrogate,
-    ratio: Array,
-    advantages: Array,
-    logprobs: Array,
-    weights: Array | None,
-    where: Array | None,
-    reduce: Reduce | None,
-) -> Array:
-    """The last line of a policy-gradient loss: the surrogate on constant advantages, weighted and reduced."""
-    terms = surrogate(ratio, constant(advantages, where), logprobs)
-    return aggregate.finish(weigh(terms, weights, where), where, reduce)
+from rlx import errors
+from rlx.policy import importance, ratios
+from rlx.types import Array, Surrogate
 
 
 def unclipped(ratio: Array, advantages: Array, logprobs: Array | None = None) -> Array:
@@ -30,7 +16,7 @@ def unclipped(ratio: Array, advantages: Array, logprobs: Array | None = None) ->
     return -advantages * ratio
 
 
-def clip(low: float, high: float, *, dual: float | None = None, cap: float | None = None) -> Surrogate:
+def clip(low: float = 0.2, high: float = 0.2, *, dual: float | None = None, cap: float | None = None) -> Surrogate:
     r"""PPO's pessimistic surrogate :math:`\max(-A\min(r, \text{cap}),\; -A\,\mathrm{clip}(r, 1-l, 1+h))`.
 
     Args:
@@ -55,6 +41,40 @@ def clip(low: float, high: float, *, dual: float | None = None, cap: float | Non
         capped = ratio if cap is None else ratios.clamp(ratio, -jnp.inf, cap)
         worst = jnp.maximum(-advantages * capped, -advantages * ratios.clamp(ratio, 1 - low, 1 + high))
         return worst if dual is None else jnp.where(advantages < 0, jnp.minimum(worst, -advantages * dual), worst)
+
+    return surrogate
+
+
+def soft(tau_positive: float = 1.0, tau_negative: float = 1.05) -> Surrogate:
+    r"""SAPO's gate :math:`-\frac4\tau\,\sigma(\tau(r-1))\,A`, with tau of its own for A > 0: slope -A at ratio 1.
+
+    >>> print(jax.grad(soft(2.0, 1.0))(1.0, 3.0))
+    -3.0
+
+    References:
+      Gao et al., *Soft Adaptive Policy Optimization*, arXiv:2511.20347.
+    """
+
+    def surrogate(ratio: Array, advantages: Array, logprobs: Array | None = None) -> Array:
+        tau = jnp.where(advantages > 0, tau_positive, tau_negative)
+        return -4 / tau * jax.nn.sigmoid(tau * (ratio - 1)) * advantages
+
+    return surrogate
+
+
+def weighted(weight: importance.Weight = importance.uniform, *, likelihood: float = 0.0) -> Surrogate:
+    r"""REINFORCE with a weight of its own: :math:`-(\mathrm{sg}[w(r, A)]\,A + c)\log\pi`.
+
+    Args:
+      weight: ``w(ratio, advantages)``, a constant (:mod:`rlx.policy.importance`).
+      likelihood: c, what all tokens gain in likelihood, whatever their advantage.
+
+    >>> print(weighted(importance.truncated(0.2, 0.2))(jnp.array([3.0]), jnp.array([1.0]), jnp.array([-2.0])))
+    [2.4]
+    """
+
+    def surrogate(ratio: Array, advantages: Array, logprobs: Array) -> Array:
+        return -(jax.lax.stop_gradient(weight(ratio, advantages)) * advantages + likelihood) * logprobs
 
     return surrogate
 

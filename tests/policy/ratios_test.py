@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx.policy import ratios
+from rlx.types import Ratio
 
 WHERE = jnp.array([[True, True, True, False]])
 LOGPROBS = jnp.array([[-1.0, -2.0, -0.5, jnp.nan]])
@@ -27,7 +28,7 @@ def test_token_ratio_is_finite_with_no_gradient_beyond_the_bound() -> None:
 
 
 def test_masked_tokens_have_ratio_one_and_no_gradient() -> None:
-    for ratio in (ratios.token, ratios.sequence):
+    for ratio in (ratios.token, ratios.sequence, ratios.sequence_straight_through, ratios.sequence_sum):
         value, gradient = jax.value_and_grad(lambda x, f=ratio: f(x, OLD, where=WHERE).sum())(LOGPROBS)
         assert jnp.isfinite(value) and gradient[0, 3] == 0 and jnp.isfinite(gradient).all()
 
@@ -38,12 +39,12 @@ def test_the_old_policy_is_a_constant() -> None:
 
 
 def test_sequence_forms_agree_in_value_and_in_the_gradient_of_a_mean() -> None:
-    def total(x: jax.Array, straight_through: bool) -> jax.Array:
-        s = ratios.sequence(x, OLD, straight_through=straight_through, where=WHERE)
-        return jnp.where(WHERE, s, 0).sum()
+    def total(x: jax.Array, ratio: Ratio) -> jax.Array:
+        return jnp.where(WHERE, ratio(x, OLD, where=WHERE), 0).sum()
 
-    value, gradient = jax.value_and_grad(total)(LOGPROBS, True)
-    other_value, other_gradient = jax.value_and_grad(total)(LOGPROBS, False)
+    derivative = jax.value_and_grad(total)
+    value, gradient = derivative(LOGPROBS, ratios.sequence_straight_through)
+    other_value, other_gradient = derivative(LOGPROBS, ratios.sequence)
     np.testing.assert_allclose(value, 3 * np.exp(0.5), rtol=1e-6)
     np.testing.assert_allclose(gradient, np.exp(0.5) * np.asarray(WHERE), rtol=1e-6)
     np.testing.assert_allclose([other_value, *other_gradient[0]], [value, *gradient[0]], rtol=1e-6)
@@ -53,3 +54,15 @@ def test_sequence_ratio_is_bounded_above() -> None:
     value, gradient = jax.value_and_grad(lambda x: ratios.sequence(x, jnp.zeros(2)).sum())(jnp.array([1e4, 1e4]))
     np.testing.assert_allclose(value, 2 * np.exp(10), rtol=1e-5)
     np.testing.assert_array_equal(gradient, [0, 0])
+
+
+def test_the_geometric_ratio_clips_each_token_on_the_pessimistic_side() -> None:
+    d, signs = jnp.array([[1.0, -1.0, 0.1, 5.0]]), jnp.array([[1.0, 1.0, -1.0, 1.0]])
+    value, gradient = jax.value_and_grad(lambda x: ratios.geometric(x, jnp.zeros((1, 4)), signs, where=WHERE)[0, 0])(d)
+    np.testing.assert_allclose(value, np.exp((0.4 - 1.0 + 0.1) / 3), rtol=1e-6)
+    np.testing.assert_allclose(gradient, [[0, value / 3, value / 3, 0]], rtol=1e-6)
+
+
+def test_the_sequence_sum_is_the_product_of_token_ratios_within_bounds() -> None:
+    np.testing.assert_allclose(ratios.sequence_sum(LOGPROBS, OLD, where=WHERE), np.full((1, 4), np.exp(1.5)), rtol=1e-6)
+    np.testing.assert_allclose(ratios.bounded_sum(LOGPROBS, OLD + 99, where=WHERE), np.full((1, 4), 1e-8), rtol=1e-5)
