@@ -62,13 +62,19 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "reference_logprobs": ("...KT", "the same under the reference policy"),
     "rollout_logprobs": ("...KT", "the same as the sampler recorded them"),
     "entropy": ("...KT", "entropy of the policy at the token"),
-    "expected_discriminator": ("...KT", "expectation under the policy of S_i = pi_i (H + log pi_i) over the vocabulary"),
+    "expected_discriminator": (
+        "...KT",
+        "expectation under the policy of S_i = pi_i (H + log pi_i) over the vocabulary",
+    ),
+    "top_p_entropy": ("...KT", "entropy of the policy renormalised over its nucleus (SIREN's rule, p = 0.8)"),
+    "history_entropy": ("...KT", "mean entropy of earlier epochs at the token's environment step, negative: none yet"),
     "renyi2": ("...KT", "Renyi entropy of order 2 of the policy at the token, -log sum p^2"),
     "token_kl": ("...KT", "KL from the reference policy to the policy at the token"),
     "reward_masks": ("...KT", "weight, at least 0, of the token's log-ratio"),
     "kl_masks": ("...KT", "weight, at least 0, of the token's KL"),
     "activations": ("...KT", "mean over the hidden dimension of the reference's activations at the token"),
     "advantages": ("...KT", "advantage, broadcast over tokens where its last axis is 1"),
+    "refined": ("...KT", "1 for a token of a response refined after a critique, 0 for one of the policy's own"),
     "weights": ("...KT", "rollout importance weights of the tokens, broadcast where the last axis is 1"),
     "values": ("...KT", "value head"),
     "old_values": ("...KT", "value head when the responses were sampled"),
@@ -89,8 +95,12 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     "reference_states": ("...KTD", "last hidden states of the reference policy"),
     # anchor states, rollout trees, ragged groups
     "state_ids": ("...KS", "anchor state of a step"),
+    "step_rewards": ("...KS", "reward of a step in an environment"),
     "tree_parent": ("...N", "parent of a node in a rollout tree"),
     "node_values": ("...N", "value of a node of a tree"),
+    "node_rewards": ("...N", "outcome reward of a leaf of a tree; that of other nodes does not count"),
+    "edges": ("...KNN", "adjacency of a sampled graph, nonzero for an edge from i to j"),
+    "top_logprobs": ("...STV", "log-probabilities of the most likely tokens at a token of a step"),
     "group_where": ("...K", "real members of a ragged group"),
 }
 """Name -> (shape, meaning). K candidates, T tokens, V vocabulary, J opponents, E embedding, S steps, N nodes."""
