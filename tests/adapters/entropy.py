@@ -16,12 +16,16 @@ from rlx.policy import (
     entropy_bonus,
     entropy_selections,
     entropy_weights,
+    epo,
+    hapo,
     ratios,
+    siren,
 )
 from rlx.types import Array
 from tests.adapters.policy import TOKENS, Hyper, Inputs, Outputs, groups, mask, reduction
 
 INF = np.inf
+ON = "adaptive_advantage"
 
 
 def bounds(hyper: Hyper) -> dict[str, Any]:
@@ -232,7 +236,7 @@ def aepo_arbitrary(hyper: Hyper, inputs: Inputs) -> Outputs:
     }
 
 
-def statistics(inputs: Inputs) -> tuple[Array, Array]:
+def statistics_of(inputs: Inputs) -> tuple[Array, Array]:
     """Log-probabilities and entropies of logits."""
     tokens = inputs.get("tokens", jnp.zeros(inputs["logits"].shape[:-1])).astype(int)
     found = ops.token_statistics(inputs["logits"], tokens, statistics=("logp", "entropy"))
@@ -241,7 +245,7 @@ def statistics(inputs: Inputs) -> tuple[Array, Array]:
 
 def entropy_bonus_pg(hyper: Hyper, inputs: Inputs) -> Outputs:
     where = mask(inputs)
-    logprobs, h = statistics(inputs)
+    logprobs, h = statistics_of(inputs)
     arrays = (logprobs, inputs["old_logprobs"], inputs["advantages"])
     options = {**bounds(hyper), "where": where, "reduce": reduction(hyper, hyper["loss_agg_mode"], where.shape[-1])}
     return {
@@ -252,7 +256,7 @@ def entropy_bonus_pg(hyper: Hyper, inputs: Inputs) -> Outputs:
 
 
 def targeted_entropy_regularization(hyper: Hyper, inputs: Inputs) -> Outputs:
-    where, (_, h) = mask(inputs), statistics(inputs)
+    where, (_, h) = mask(inputs), statistics_of(inputs)
     options = {"target": hyper["entropy_target"], "coefficient": hyper["entropy_coeff"]}
     loss = entropy_bonus.targeted_entropy_regularization(h, **options, where=where)
     return {"loss": loss, "mean_entropy": aggregate.token_mean(h, where)}
@@ -266,7 +270,109 @@ def adaptive_entropy_coefficient(hyper: Hyper, inputs: Inputs) -> Outputs:
     return {"applied_coefficient": found.applied, "state_after": found.states}
 
 
+def hapo_parts(hyper: Hyper, inputs: Inputs, statistics: hapo.LogEntropy, *, signed: bool) -> dict[str, Any]:
+    """What both files show: a part that is switched off has strength 0, but its widths are shown."""
+    where, arrays, h = mask(inputs), [inputs[name] for name in TOKENS], inputs["entropy"]
+    alpha, beta = (hyper[k] * hyper.get(on, True) for k, on in (("clip_alpha", "adaptive_clip"), ("adv_beta", ON)))
+    base = {k: v for k, v in bounds(hyper).items() if k != "dual_clip"}
+    relative = hapo.relative_entropy(h, statistics, signed=signed, where=where)
+    low, high = hapo.adaptive_widths(relative, **base, alpha=hyper["clip_alpha"])
+    band = hapo.adaptive_widths(relative, **base, alpha=alpha)
+    ratio = ratios.token(*arrays[:2], bound=ratios.OVERFLOW)
+    options = {"alpha": alpha, "beta": beta, **bounds(hyper), "signed": signed, "pivot": hyper["entropy_pivot"]}
+    shaped = hapo.redistribute(arrays[2], ratio, relative, *band, beta=beta)
+    clip = dict(zip(("clip_low", "clip_high"), band, strict=True))
+    return {
+        "loss": hapo.hapo(*arrays, h, **options, where=where),
+        "h_hat": relative,
+        "clip_low": numerics.clean(low, where),
+        "clip_high": numerics.clean(high, where),
+        "shaped_advantages": shaped,
+        "clip_fraction": diagnostics.clip_fraction(ratio, shaped, **clip, where=where),
+    }
+
+
+def hapo_policy(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """As released: below the pivot h is divided by a negative number."""
+    statistics = hapo.log_entropy(inputs["entropy"], pivot=hyper["entropy_pivot"], where=mask(inputs))
+    outputs = hapo_parts(hyper, inputs, statistics, signed=False)
+    outputs |= {
+        "median": statistics.centre,
+        "std": statistics.spread,
+        "scale_pos": 1 / statistics.highest,
+        "scale_neg": 1 / statistics.lowest,
+    }
+    if "sampling_logits" in inputs:
+        _, h = statistics_of({"logits": inputs["sampling_logits"]})
+        sampler = {"temperature": hyper["temperature"], "tau": hyper["temperature_tau"], "signed": False}
+        floors = {"smallest_entropy": 1e-6, "epsilon": 1e-6}
+        outputs["sampling_h_hat"] = jnp.clip(hapo.relative_entropy(h, statistics, signed=False, **floors), -1, 1)
+        outputs["sampling_temperature"] = hapo.hapo_temperature(h, statistics, **sampler)
+    return outputs
+
+
+def hapo_policy_signed(hyper: Hyper, inputs: Inputs) -> Outputs:
+    statistics = hapo.log_entropy(inputs["entropy"], pivot=hyper["entropy_pivot"], where=mask(inputs))
+    return hapo_parts(hyper, inputs, statistics, signed=True)
+
+
+def epo_policy(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """The reference tests the mean of a row over padding too, and weighs the penalty that it reports."""
+    where, arrays, h = mask(inputs), [inputs[name] for name in TOKENS], inputs["entropy"]
+    history, state = signals.running_mean(), signals.running_mean().init(inputs["entropy_history"].shape[1:])
+    for row in inputs["entropy_history"]:
+        expected, state = history.update(row, state)
+    phase = epo.phase_weight(hyper["epoch"], epochs=hyper["max_epochs"])
+    band = {"low": hyper["min_ratio"], "high": hyper["max_ratio"], "penalty": hyper["out_range_penalty"]}
+    per = {"token": "token", "seq": "response"}[hyper["mask_mode"]]
+    of_row = expected[inputs["rollout_step"].astype(int)][:, None]
+    penalties = epo.smoothing_penalty(h, of_row, **band, per=per)
+    masked = numerics.clean(penalties, where)
+    inside = epo.smoothing_penalty(h, of_row, **(band | {"penalty": 1.0}), per=per) == 0
+    options = {"coefficient": hyper["entropy_coeff"], "beta": hyper["entropy_smooth_coeff"], **bounds(hyper)}
+    return {
+        "loss": epo.epo(*arrays, h, of_row, **options, phase=phase, penalties=penalties, where=where),
+        "history_mean": expected,
+        "phase_weight": phase,
+        "penalty": phase * penalties,
+        "entropy_loss": aggregate.token_mean(h, where),
+        "smooth_loss": aggregate.token_mean(phase * masked, where),
+        "fraction_within": inside.astype(h.dtype).mean(),
+    }
+
+
+def guarded_entropy(logits: Array, top_p: float) -> Array:
+    """The released guards of 1e-12 decide which of several nuclei of one token has the higher entropy, 0 in each."""
+    keep = ops.nucleus(logits, top_p=top_p, rule="strict")
+    p = numerics.clean(numerics.softmax(logits), keep)
+    q = p / (p.sum(-1, keepdims=True) + 1e-12)
+    return -(q * jnp.log(q + 1e-12)).sum(-1)
+
+
+def siren_policy(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """As released, rows without tokens count in the mean over rows; padded entropies are shown as 0."""
+    where, (logprobs, _) = mask(inputs), statistics_of(inputs)
+    h = numerics.clean(guarded_entropy(inputs["logits"], hyper["top_p"]), where)
+    arrays = (logprobs, inputs["old_logprobs"], inputs["advantages"])
+    rho = {"rho": hyper["mask_ratio"], "count_empty": True, "policy_aggregate": "token_mean"}
+    found = siren.peak_entropy(h, **rho, where=where)
+    clip, anchor = bounds(hyper), hyper["entropy_anchor"]
+    options = {"anchor": anchor, "coefficient": hyper["entropy_coeff"]}
+    return {
+        "loss": siren.siren(*arrays, h, **options, **rho, **clip, where=where),
+        "policy_loss": clipped.ppo_clip_loss(*arrays, **clip, where=where),
+        "entropy_regulariser": jnp.square(found.value - anchor),
+        "aggregated_entropy": found.value,
+        "top_p_entropy": h,
+        "peak_mask": entropy_selections.peaks(h, rho=hyper["mask_ratio"], where=where),
+    }
+
+
 ADAPTERS: dict[str, Callable[..., Any]] = {
+    "hapo_policy": hapo_policy,
+    "hapo_policy_signed": hapo_policy_signed,
+    "epo": epo_policy,
+    "siren": siren_policy,
     "aepo_agentic": aepo_agentic,
     "aepo_arbitrary": aepo_arbitrary,
     "entropy_bonus_pg": entropy_bonus_pg,
@@ -286,8 +392,16 @@ _MEAN = "the reference divides by n + 1e-8"
 _PROPORTIONAL = (1e-6, 1e-15, _MEAN)
 _CANCELLING = (1e-6, 1e-8, _MEAN + "; the error, 1e-8 of the largest term, stays when the terms cancel")
 TOLERANCES: dict[str, tuple[float, float, str]] = {}
-for _method in ("steer", "aepo_agentic", "aepo_arbitrary"):
+for _method in ("steer", "aepo_agentic", "aepo_arbitrary", "hapo_policy", "hapo_policy_signed", "epo", "siren"):
     TOLERANCES |= {f"{_method}/loss": _CANCELLING, f"{_method}/gradient of logprobs": _PROPORTIONAL}
+TOLERANCES |= {
+    "hapo_policy/clip_fraction": _PROPORTIONAL,
+    "epo/entropy_loss": _PROPORTIONAL,
+    "epo/smooth_loss": _PROPORTIONAL,
+    "epo/gradient of entropy": _PROPORTIONAL,
+    "siren/policy_loss": _CANCELLING,
+    "siren/gradient of logits": (1e-6, 1e-9, _MEAN + "; terms cancel"),
+}
 _SEQUENCES = "a sequence mean divides by its length + 1e-8"
 TOLERANCES |= {
     "entropy_bonus_pg": (1e-6, 1e-8, _SEQUENCES),
