@@ -33,7 +33,7 @@ class Constants(NamedTuple):
       units: one entry per row on the leading axis, cut up together with the batch (labels, a selection).
     """
 
-    shared: dict[str, Array]
+    shared: dict[str, PyTree]
     units: dict[str, Array]
 
 

@@ -16,7 +16,9 @@ def unclipped(ratio: Array, advantages: Array, logprobs: Array | None = None) ->
     return -advantages * ratio
 
 
-def clip(low: float = 0.2, high: float = 0.2, *, dual: float | None = None, cap: float | None = None) -> Surrogate:
+def clip(
+    low: float | Array = 0.2, high: float | Array = 0.2, *, dual: float | None = None, cap: float | None = None
+) -> Surrogate:
     r"""PPO's pessimistic surrogate :math:`\max(-A\min(r, \text{cap}),\; -A\,\mathrm{clip}(r, 1-l, 1+h))`.
 
     Args:
