@@ -67,8 +67,9 @@ def truncated_importance_sampling(
     if level == "token":
         ratio, reduction = ratios.token(*arrays, where=where), aggregate.token_mean
     else:
-        bounds = {"bound": jnp.inf, "minimum": -ratios.CLAMP, "maximum": ratios.CLAMP}
-        ratio, reduction = ratios.sequence_sum(*arrays, **bounds, where=where), aggregate.sequence_mean
+        low, high = -ratios.CLAMP, ratios.CLAMP
+        ratio = ratios.sequence_sum(*arrays, bound=math.inf, minimum=low, maximum=high, where=where)
+        reduction = aggregate.sequence_mean
     weights = numerics.clean(jnp.minimum(ratio, threshold), where)
     if not batch_normalize:
         return weights

@@ -1,17 +1,79 @@
 """Adapters: discriminative and mixed policy losses, value losses, and corrections of the rollout's policy."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from rlx import numerics
-from rlx.policy import corrections, value
+from rlx.policy import corrections, discriminative, mixed, value
 from rlx.types import Array
-from tests.adapters.policy import mask, reduction
+from tests.adapters.policy import TOKENS, groups, mask, reduction
 
 Hyper = dict[str, Any]
 Inputs = dict[str, Any]
 Outputs = dict[str, Array]
+
+
+def released_negatives(scores: Array, where: Array, tau: float) -> Array:
+    """The released code prints tau in the place of tau log mean exp(s / tau), with the gradient of it."""
+    paper = discriminative.log_mean_exp(scores, where, tau)
+    return tau + paper - jax.lax.stop_gradient(paper)
+
+
+def disco(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """Value and gradient of the paper as ``value_with_logmeanexp``, the released surrogate as ``loss``."""
+    index, real = groups(inputs["group_ids"])
+    where = (inputs["mask"][index] > 0) & real[..., None]
+    arrays = [inputs[name][index] for name in ("logprobs", "old_logprobs", "rewards")]
+    named = {"estimator": {"kl": "k1", "low_var_kl": "k3"}[hyper["kl_type"]]}
+    options = named | {key: hyper[key] for key in ("beta", "delta")} | {"score": hyper["score"], "where": where}
+    options |= {"tau": hyper.get("tau", jnp.inf), "lam": hyper.get("Lambda")}
+    paper = discriminative.disco(*arrays, **options)
+    exact = "tau" not in hyper
+    loss = paper if exact else discriminative.disco(*arrays, **options, negatives=released_negatives)
+    divergence = numerics.mean(discriminative.divergence(*arrays[:2], named["estimator"], where), where=where)
+    active = (divergence > hyper["delta"]).astype(loss.dtype)
+    return {"loss": loss, "value_with_logmeanexp": paper, "kl": divergence, "constraint_active": active}
+
+
+def scored(score: str, hyper: Hyper, inputs: Inputs) -> Outputs:
+    return disco(hyper | {"score": score}, inputs)
+
+
+def reg_grpo_loss(hyper: Hyper, inputs: Inputs) -> Outputs:
+    index, real = groups(inputs["group_ids"])
+    where = (inputs["mask"][index] > 0) & real[..., None]
+    options = {"epsilon": hyper["epsilon"], "ddof": int(hyper["unbiased_std"])}
+    arrays = [inputs[name][index] for name in ("logprobs", "old_logprobs", "rewards")]
+    moved = numerics.sum(arrays[0] - arrays[1], -1, where=where)
+    found = {"target_advantages": arrays[2], "predicted_advantages": moved}
+    rows = where.any(-1)
+    return {"loss": discriminative.reg_grpo_loss(*arrays, **options, where=where)} | {
+        name: jnp.zeros(inputs["rewards"].shape, moved.dtype)
+        .at[index[real]]
+        .set(discriminative.standardize(x, **options, where=rows)[real])
+        for name, x in found.items()
+    }
+
+
+def critique_grpo_loss(hyper: Hyper, inputs: Inputs) -> Outputs:
+    where, refined = mask(inputs), inputs["refinement_mask"]
+    losses = mixed.critique_grpo_loss(
+        *(inputs[name] for name in TOKENS),
+        refined,
+        epsilon=None if hyper["remove_clip"] else hyper["clip"],
+        clip_upper_bound=hyper["clip_upper_bound"],
+        gamma=None if hyper["off_policy_reshape"] == "no_reshape" else hyper["gamma"],
+        where=where,
+        reduce=None,
+    )
+    return {
+        "loss": numerics.mean(losses, where=where),
+        "on_policy_loss": numerics.mean(losses, where=where & (refined <= 0)),
+        "off_policy_loss": numerics.mean(losses, where=where & (refined > 0)),
+    }
 
 
 def value_clip_loss(hyper: Hyper, inputs: Inputs) -> Outputs:
@@ -61,6 +123,13 @@ def off_policy_sequence_mask(hyper: Hyper, inputs: Inputs) -> Outputs:
 
 
 ADAPTERS = {
+    "disco_logl_loss": functools.partial(scored, "log_likelihood"),
+    "disco_lratio_loss": functools.partial(scored, "likelihood_ratio"),
+    "discob_logl_loss": functools.partial(scored, "log_likelihood"),
+    "discob_lratio_loss": functools.partial(scored, "likelihood_ratio"),
+    "drpo_loss": functools.partial(scored, "log_likelihood"),
+    "reg_grpo_loss": reg_grpo_loss,
+    "critique_grpo_loss": critique_grpo_loss,
     "value_clip_loss": value_clip_loss,
     "truncated_importance_sampling": truncated_importance_sampling,
     "rollout_rejection_sampling": rollout_rejection_sampling,
@@ -69,8 +138,12 @@ ADAPTERS = {
 
 _MEAN = "the reference divides by n + 1e-8"
 _PROPORTIONAL = (1e-6, 1e-15, _MEAN)
+_CANCELLING = (1e-6, 1e-8, _MEAN + "; the error, 1e-8 of the largest term, stays when the terms cancel")
 TOLERANCES = {
+    "critique_grpo_loss": _CANCELLING,
     "value_clip_loss": _PROPORTIONAL,
     "truncated_importance_sampling": _PROPORTIONAL,
     "rollout_rejection_sampling/masked_fraction": _PROPORTIONAL,
 }
+for _method in ("disco_logl_loss", "disco_lratio_loss", "discob_logl_loss", "discob_lratio_loss", "drpo_loss"):
+    TOLERANCES[_method] = _CANCELLING
