@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx import errors, numerics
-from rlx.ops.probabilities import Distribution, distribution
+from rlx.ops.probabilities import Distribution, distribution, from_top
 from rlx.ops.statistics import token_statistics
 
 _NEAR = 0.25
@@ -38,7 +38,7 @@ def token_entropy(
     >>> print(f"{token_entropy(jnp.zeros(4)):.4f}")
     1.3863
     """
-    return _statistic("entropy", logits, where, temperature)
+    return _statistic("entropy", from_top(logits), where, temperature)
 
 
 def _statistic(name: str, logits: jax.Array, where: jax.Array | None, temperature: float | jax.Array = 1.0):
@@ -157,8 +157,8 @@ def tempered_entropy(
     References:
         *Arbitrary Entropy Policy Optimization* (AEPO), arXiv:2510.08141.
     """
-    options: dict = {"where": where, "statistics": ("logp", "entropy", "variance")}
-    hot = token_statistics(logits, targets, temperature=temperature, **options)
+    logits, options = from_top(logits), {"where": where, "temperature": temperature}
+    hot = token_statistics(logits, targets, **options, statistics=("logp", "entropy", "variance"))
     cold = token_statistics(logits, targets, where=where, statistics=("logp",))
     q, p = distribution(logits / temperature, where=where), distribution(logits, where=where)
     # a target that is impossible has no weight, rather than exp(-inf + inf)

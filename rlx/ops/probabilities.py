@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rlx import numerics
+
 
 class Distribution(NamedTuple):
     """A next-token distribution, ``[..., V]`` each.
@@ -43,3 +45,14 @@ def distribution(logits: jax.Array, *, where: jax.Array | None = None) -> Distri
     possible = ~jnp.isneginf(logp)
     safe = jnp.where(possible, logp, 0)
     return Distribution(jnp.where(possible, jnp.exp(safe), 0), safe, possible)
+
+
+def from_top(logits: jax.Array) -> jax.Array:
+    """Logits minus the largest of their row, so that dividing them by a temperature costs no precision.
+
+    >>> print(from_top(jnp.array([4096.0, 4095.0, -jnp.inf])))
+    [  0.  -1. -inf]
+    """
+    logits = numerics.accumulate(logits)
+    top = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    return logits - jnp.where(jnp.isneginf(top), 0, top)
