@@ -81,3 +81,28 @@ def test_label_table_is_the_same_on_every_shard():
 )
 def test_no_gradient_flows(signal):
     assert jax.grad(lambda x: signal.update(x, signal.init())[0])(0.7) == 0
+
+
+def test_the_first_value_stays():
+    outputs, _ = run(signals.first(), [3.0, 1.0, 2.0])
+    np.testing.assert_array_equal(outputs, [3, 3, 3])
+
+
+def test_means_by_slot_are_those_before_the_update():
+    signal = signals.means_by_slot(2)
+    state, outputs = signal.init(), []
+    for values, where in (([1.0, 9.0], [True, False]), ([3.0, 4.0], [True, True]), ([0.0, 0.0], [False, False])):
+        output, state = signal.update((jnp.asarray(values), jnp.asarray(where)), state)
+        outputs.append(output)
+    np.testing.assert_array_equal(outputs, [[-1, -1], [1, -1], [2, 4]])
+
+
+def test_entropy_controllers_move_towards_the_target():
+    for rule in signals.ENTROPY_CONTROLLERS:
+        controller = signals.entropy_controller(rule, target=1.0, rate=0.1, initial=0.5, maximum=2.0)
+        low, high = (run(controller, [entropy] * 3)[0][-1] for entropy in (0.0, 3.0))
+        assert low > 0.5 > high, rule
+    with pytest.raises(errors.UserError, match="Unknown rule 'dual'. Did you mean 'log_dual'"):
+        signals.entropy_controller("dual", target=1.0, rate=0.1)
+    with pytest.raises(errors.UserError, match="initial must be above 0"):
+        signals.log_dual_ascent(1.0, 0.1, initial=0.0)
