@@ -76,7 +76,7 @@ def greedy_assignment(similarity: np.ndarray) -> np.ndarray:
 
 
 def transport_plan(
-    similarity: np.ndarray, *, regularization: float = 0.1, tolerance: float = 1e-9, max_iterations: int = 10_000
+    similarity: np.ndarray, *, regularization: float = 0.1, tolerance: float = 1e-6, max_iterations: int = 100_000
 ) -> np.ndarray:
     """The entropy-regularised plan of cost ``-similarity`` between uniform marginals (Sinkhorn), ``[n, m]``.
 
