@@ -16,6 +16,10 @@ SIZES = {"K": 3, "T": 5, "V": 7, "E": 4, "D": 6, "J": 2, "S": 4, "N": 5}
 ROWS = 4
 INTEGERS = {
     "lengths": (1, 9),
+    "target_lengths": (1, 9),
+    "think_ends": (-1, SIZES["T"]),
+    "difficulty": (0, 3),
+    "high_entropy_counts": (0, 30),
     "tokens": (0, SIZES["V"]),
     "targets": (0, SIZES["V"]),
     "index": (0, 50),
@@ -23,6 +27,7 @@ INTEGERS = {
     "step_ends": (-1, SIZES["T"]),
     "user_ids": (0, 3),
     "finished": (0, 2),
+    "answers": (0, 3),
     "tree_parent": (-1, SIZES["N"]),
     "state_ids": (0, 3),
     "edges": (0, 2),
