@@ -50,9 +50,10 @@ def high_entropy(
       Reasoning*, arXiv:2506.01939.
     """
     check_shapes(entropy=entropy, where=where)
+    select.check_fraction(fraction=fraction)
     entropy = constant(entropy, where)
-    k = select.requested(fraction, entropy, where=where, axis_name=axis_name)
     if exact:
+        k = select.requested(fraction, entropy, where=where, axis_name=axis_name)
         return numerics.top_k_mask(entropy, k, where=where, axis_name=axis_name)
     high = entropy >= numerics.quantile(entropy, 1 - fraction, where=where, axis_name=axis_name)
     return high if where is None else high & where
@@ -159,6 +160,7 @@ def entropy_clip_v(
     """
     arrays = {"expected_discriminator": expected_discriminator, "advantages": advantages, "where": where}
     check_shapes(logprobs=logprobs, entropy=entropy, **arrays)
+    select.check_fraction(max_fraction=max_fraction)
     x = constant(expected_discriminator, where) - discriminator(logprobs, entropy, where)
     spread, a = numerics.std(x, where=where, axis_name=axis_name), constant(advantages, where)
     far = (x > mu * spread) & (spread >= NEGLIGIBLE) & (True if where is None else where)

@@ -37,6 +37,13 @@ def covariance(
     return ops.token_covariance(*both, where=where, axis_name=axis_name)
 
 
+def check_fraction(**named: float) -> None:
+    """Raises a UserError for a fraction of the tokens that is not in (0, 1]."""
+    for name, value in named.items():
+        if not 0 < value <= 1:
+            raise errors.UserError(f"{name} is a fraction of the tokens and must be in (0, 1], got {value}.")
+
+
 def requested(ratio: float, like: Array, *, where: Array | None = None, axis_name: numerics.AxisName = None) -> Array:
     """``max(int(ratio * n), 1)`` for the n selected entries of ``like``, rounded as Python floats are.
 
@@ -46,8 +53,7 @@ def requested(ratio: float, like: Array, *, where: Array | None = None, axis_nam
     >>> print(requested(0.29, jnp.zeros(100)), requested(2e-4, jnp.zeros(100)))
     28 1
     """
-    if not 0 < ratio <= 1:
-        raise errors.UserError(f"ratio is a fraction of the tokens and must be in (0, 1], got {ratio}.")
+    check_fraction(ratio=ratio)
     # n is only known when the program runs, where float32 would round 0.29 * 100 up: the n at which the count
     # goes up by one are found beforehand in float64
     size = like.size * (1 if axis_name is None else jax.lax.axis_size(axis_name))

@@ -204,13 +204,11 @@ def aepo_agentic(hyper: Hyper, inputs: Inputs) -> Outputs:
 
 
 def shaped_everywhere(advantage: Array, h: Array, weight: float, where: Array) -> Array:
-    """A' is linear in H: two real tokens of different entropy tell what it is at the masked ones."""
-    factor = entropy_advantages.aepo_advantage(jnp.ones_like(advantage), h, weight=weight, where=where)
-    real = jnp.where(where, h, jnp.nan)
-    low, high = jnp.nanargmin(real), jnp.nanargmax(real)
-    spread = h.ravel()[high] - h.ravel()[low]
-    slope = (factor.ravel()[high] - factor.ravel()[low]) / jnp.where(spread > 0, spread, 1)
-    return advantage * jnp.where(where, factor, factor.ravel()[low] + slope * (h - h.ravel()[low]))
+    """A' with the statistics of the real tokens at the masked ones too; a deviation of 0 counts as 1."""
+    spread = numerics.std(h, where=where, ddof=1)
+    relative = (h - numerics.mean(h, where=where)) / jnp.where(spread > 0, spread, 1)
+    shaped = entropy_advantages.aepo_advantage(advantage, h, weight=weight, where=where)
+    return jnp.where(where, shaped, advantage * (1 + weight * relative))
 
 
 def aepo_arbitrary(hyper: Hyper, inputs: Inputs) -> Outputs:
@@ -354,13 +352,19 @@ def siren_policy(hyper: Hyper, inputs: Inputs) -> Outputs:
     where, (logprobs, _) = mask(inputs), statistics_of(inputs)
     h = numerics.clean(guarded_entropy(inputs["logits"], hyper["top_p"]), where)
     arrays = (logprobs, inputs["old_logprobs"], inputs["advantages"])
-    rho = {"rho": hyper["mask_ratio"], "count_empty": True, "policy_aggregate": "token_mean"}
+    policy = {
+        "token-mean": aggregate.token_mean,
+        "seq-mean-token-mean": aggregate.sequence_mean_with_empty,
+        "seq-mean-token-sum": aggregate.sequence_sum_with_empty,
+        "seq-mean-token-sum-norm": aggregate.constant(h.shape[-1], empty=True),
+    }[hyper["loss_agg_mode"]]
+    rho = {"rho": hyper["mask_ratio"], "count_empty": True, "policy_aggregate": policy}
     found = siren.peak_entropy(h, **rho, where=where)
     clip, anchor = bounds(hyper), hyper["entropy_anchor"]
     options = {"anchor": anchor, "coefficient": hyper["entropy_coeff"]}
     return {
         "loss": siren.siren(*arrays, h, **options, **rho, **clip, where=where),
-        "policy_loss": clipped.ppo_clip_loss(*arrays, **clip, where=where),
+        "policy_loss": clipped.ppo_clip_loss(*arrays, **clip, where=where, reduce=policy),
         "entropy_regulariser": jnp.square(found.value - anchor),
         "aggregated_entropy": found.value,
         "top_p_entropy": h,
