@@ -1,7 +1,8 @@
 """Advantage estimators: from rewards of a group, and over the tokens of a response."""
 
 from rlx.catalog.entry import Entry
-from rlx.policy import advantages, centres, returns
+from rlx.method import Coupled
+from rlx.policy import advantages, agents, answers, batch_advantages, centres, conditional, returns
 
 ENTRIES: dict[str, Entry] = {
     "grpo_advantage": Entry(
@@ -142,5 +143,117 @@ ENTRIES: dict[str, Entry] = {
         equation="G_t - sum_j W_jt G_jt / sum_j W_jt, W = cumsum(1 - 2 pi + sum pi^2)",
         coupling="group",
         aliases={"verl": "optimal_token_baseline"},
+    ),
+    "gpg_advantage": Entry(
+        batch_advantages.gpg_advantage,
+        kind="advantage",
+        paper="arXiv:2504.02546",
+        provenance="official code",
+        equation="alpha (r - mean r) / F, alpha = prompts over prompts that teach",
+        coupling="batch",
+        aliases={"verl": "gpg"},
+    ),
+    "reinforce_plus_plus_baseline_advantage": Entry(
+        batch_advantages.reinforce_plus_plus_baseline_advantage,
+        kind="advantage",
+        paper="arXiv:2501.03262",
+        provenance="official code",
+        equation="r - mean r, whitened over all tokens of the batch",
+        coupling="batch",
+        aliases={"verl": "reinforce_plus_plus_baseline"},
+    ),
+    "red_drop_advantage": Entry(
+        batch_advantages.red_drop_advantage,
+        kind="advantage",
+        paper="arXiv:2509.24203",
+        provenance="official code",
+        equation="r - mean r, once as many negatives as positives are kept",
+        coupling="batch",
+        aliases={"trinity": "rec with drop=balance"},
+        exempt={"permutation": "the responses that are dropped are drawn by their place in the batch"},
+    ),
+    "unlikeliness_advantage": Entry(
+        conditional.unlikeliness_advantage,
+        kind="advantage",
+        paper="arXiv:2506.02355",
+        provenance="official code",
+        equation="GRPO of r (1 - beta rank / n), rank 0 the least likely",
+        coupling="group",
+    ),
+    "canon": Entry(
+        conditional.canon,
+        kind="advantage",
+        paper="arXiv:2509.23962",
+        provenance="official code",
+        equation="mu (r' - mean of the other half) + (1 - mu) (r - mean of the own half), over L",
+        coupling="batch",
+    ),
+    "policy_specific_hardness_weighting": Entry(
+        conditional.policy_specific_hardness_weighting,
+        kind="advantage",
+        paper="arXiv:2506.18330",
+        provenance="equation",
+        equation="(R - mu) (alpha mu + d), R = 1 or -1, mu = mean R",
+        coupling="group",
+    ),
+    "ettrl_advantage": Entry(
+        conditional.ettrl_advantage,
+        kind="weights",
+        paper="arXiv:2508.11356",
+        provenance="equation",
+        equation="A (1 + (mean H - H) / mean H), H of a response",
+        coupling="group",
+    ),
+    "clip_advantage": Entry(
+        conditional.clip_advantage,
+        kind="weights",
+        paper="arXiv:2508.11356",
+        provenance="equation",
+        equation="clip(A, -beta, beta)",
+        vectors=("ettrl_advantage",),
+    ),
+    "seed_grpo": Entry(
+        answers.seed_grpo,
+        kind="advantage",
+        paper="arXiv:2505.12346",
+        provenance="equation",
+        equation="(r - mean r) f(alpha H / log n), H the entropy of the answers",
+        coupling="group",
+    ),
+    "copo_global_advantage": Entry(
+        answers.copo_global_advantage,
+        kind="advantage",
+        paper="arXiv:2508.04138",
+        provenance="equation",
+        equation="(R - mean R) / (std R + epsilon) over prompts, R = mean r (1 - lam H)",
+        coupling="batch",
+        vectors=("copo",),
+    ),
+    "copo_weight": Entry(
+        answers.copo_weight,
+        kind="weights",
+        paper="arXiv:2508.04138",
+        provenance="equation",
+        equation="sigmoid(k (H - b)), 0 where the local advantage is",
+        coupling="group",
+        vectors=("copo",),
+    ),
+    "copo": Entry(
+        answers.copo,
+        kind="loss",
+        paper="arXiv:2508.04138",
+        provenance="equation",
+        equation="w PPO(A local) + (1 - w) PPO(A global), w = sigmoid(k (H - b))",
+        coupling="batch",
+        coupled={"global_advantages": Coupled(answers.global_of_tokens, per_unit=True)},
+        data="lists",
+    ),
+    "comam_credit": Entry(
+        agents.comam_credit,
+        kind="advantage",
+        paper="arXiv:2603.12631",
+        provenance="equation",
+        equation="GRPO of r_n + w_n R per agent, w = softmax of NDCG",
+        coupling="group",
     ),
 }

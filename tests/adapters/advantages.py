@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import catalog, numerics
-from rlx.policy import advantages, returns
+from rlx import aggregate, catalog, numerics
+from rlx.policy import advantages, agents, answers, batch_advantages, clipped, conditional, returns
 from rlx.types import Array
 from tests.adapters.policy import Hyper, Inputs, Outputs, groups, mask
 
@@ -111,6 +111,143 @@ def optimal_token_baseline_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
     }
 
 
+def gpg_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """verl's alpha, of the rewards that are not 0, is not the paper's."""
+    keywords = {"f_norm": hyper["f_norm"], "valid": "rewards"}
+    return spread(by_group(batch_advantages.gpg_advantage, inputs, inputs["rewards"], **keywords), inputs)
+
+
+def reinforce_plus_plus_baseline_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
+    del hyper
+    function = batch_advantages.reinforce_plus_plus_baseline_advantage
+    return spread(by_group(function, inputs, inputs["rewards"], lengths(inputs)), inputs)
+
+
+def red_drop_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
+    index, real = groups(inputs["group_ids"])
+    options = {"scale": hyper["std_normalize"], "epsilon": hyper["epsilon"]}
+
+    def grouped(rewards: Array, keep: Array, where: np.ndarray) -> Array:
+        return batch_advantages.red_drop_advantage(rewards, keep=keep, **options, where=where)
+
+    found = by_group(grouped, inputs, inputs["rewards"], inputs["keep"] > 0)
+    excess = batch_advantages.surplus(inputs["rewards"][index], real)[1]
+    return {"advantages": found[:, 0], "num_dropped": excess.sum()}
+
+
+def unlikeliness_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
+    arrays = inputs["old_logprobs"], inputs["rewards"], mask(inputs)
+    options = {"beta": hyper["rank_penalty"], "epsilon": hyper["epsilon"]}
+
+    def grouped(old: Array, rewards: Array, where: Array, real: np.ndarray) -> Array:
+        return conditional.unlikeliness_advantage(old, rewards, real, **options, where=where)
+
+    return spread(by_group(grouped, inputs, *arrays, members="real"), inputs)
+
+
+def canon(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """``anneal``: entropy, with the mean reward of the batch as mu."""
+    annealed = hyper["metric"] == "anneal"
+    options = {"metric": "entropy" if annealed else hyper["metric"], "mu": None if annealed else hyper["mu"]}
+    options |= {"alpha": 1.0 if annealed else hyper["alpha"], "max_length": hyper["max_length"]}
+
+    def grouped(entropy: Array, rewards: Array, where: Array, real: np.ndarray) -> Array:
+        return conditional.canon(entropy, rewards, real, **options, where=where)
+
+    return spread(by_group(grouped, inputs, inputs["entropy"], inputs["rewards"], mask(inputs), members="real"), inputs)
+
+
+def ettrl_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
+    where, rows = mask(inputs), inputs["advantages"][:, None]
+
+    def scale(entropy: Array, where: Array, real: np.ndarray) -> Array:
+        return conditional.certainty_scale(entropy, real, where=where)
+
+    def reshaped(advantages: Array, entropy: Array, where: Array, real: np.ndarray) -> Array:
+        return conditional.ettrl_advantage(advantages, entropy, real, where=where)
+
+    return {
+        "response_entropy": numerics.mean(inputs["entropy"], -1, where=where),
+        "scale": by_group(scale, inputs, inputs["entropy"], where, members="real")[:, 0],
+        "reshaped_advantages": by_group(reshaped, inputs, rows, inputs["entropy"], where, members="real"),
+        "clipped_advantages": conditional.clip_advantage(rows, beta=hyper["clip_beta"], where=where),
+    }
+
+
+def policy_specific_hardness_weighting(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """The loss is a sum over the tokens of the groups with both outcomes, over their number."""
+    index, real = groups(inputs["group_ids"])
+    where, options = jnp.asarray(real), {"alpha": hyper["alpha"], "offset": hyper["offset"]}
+    correct = inputs["correct"][index]
+    grouped = conditional.policy_specific_hardness_weighting(correct, **options, where=where)
+    rewards = 2 * numerics.accumulate(inputs["correct"]) - 1
+    wins = numerics.sum(correct, -1, where=where)
+    keep = (wins > 0) & (wins < where.sum(-1))
+    bounds = {"clip_low": hyper["clip_ratio_low"], "clip_high": hyper["clip_ratio_high"]}
+    tokens = (inputs[name][index] for name in ("logprobs", "old_logprobs"))
+    seen = mask(inputs)[index] & where[..., None] & keep[:, None, None]
+    total = clipped.ppo_clip_loss(*tokens, grouped, **bounds, where=seen, reduce=aggregate.total)
+    return {
+        "loss": numerics.safe_divide(total, keep.sum()),
+        "rewards": rewards,
+        "group_mean": numerics.mean(rewards[index], -1, where=where),
+        "hardness_weight": conditional.hardness_weight(correct, **options, where=where)[:, 0],
+        "advantages": jnp.zeros(rewards.shape).at[index[real]].set(grouped[real][:, 0]),
+        "keep_group": keep,
+    }
+
+
+def seed_grpo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    given, rewards = inputs["answers"], inputs["rewards"]
+
+    def modulated(modulation: Callable[[Array], Array]) -> Array:
+        return answers.seed_grpo(rewards, given, alpha=hyper["alpha"], modulation=modulation)[..., 0]
+
+    return {
+        "semantic_entropy_shannon": answers.answer_entropy(given)[..., 0],
+        "semantic_entropy_cluster_average": answers.answer_entropy(given, per_cluster=True)[..., 0],
+        "normalised": answers.normalised_entropy(given)[..., 0],
+        "advantages": advantages.grpo_advantage(rewards, scale=False)[..., 0],
+        "linear_modulated": modulated(answers.linear),
+        "exponential_modulated": modulated(answers.exponential),
+    }
+
+
+def copo(hyper: Hyper, inputs: Inputs) -> Outputs:
+    index, real = groups(inputs["group_ids"])
+    named = {"only soft": "soft", "only forced": "forced", "only zero": "zero", "only global": "global"}
+    blend = named.get(hyper["global_flag"], hyper["global_flag"].replace(" with ", "_"))
+    weighing = {"k": hyper["k"], "b": hyper["b"], "blend": blend}
+    reward = {"entropy_coefficient": hyper["use_entropy_coefficient"]}
+    bounds = {"clip_low": hyper["clip_ratio"], "clip_high": hyper["clip_ratio"], "dual_clip": hyper["clip_ratio_c"]}
+    scale = {"epsilon": hyper["epsilon"]}
+    rewards, given = inputs["rewards"][index], inputs["answers"][index]
+
+    def rows(grouped: Array) -> Array:
+        return jnp.zeros(inputs["rewards"].shape).at[index[real]].set(grouped[..., 0][real])
+
+    tokens = [inputs[name][index] for name in ("logprobs", "old_logprobs")]
+    where = mask(inputs)[index] & real[..., None]
+    return {
+        "loss": answers.copo(*tokens, rewards, given, real, **weighing, **reward, **bounds, **scale, where=where),
+        "answer_entropy_bits": answers.answer_entropy(given, where=real)[..., 0] / np.log(2),
+        "global_reward": answers.consistency_reward(rewards, given, **reward, where=real)[..., 0],
+        "local_advantages": rows(advantages.grpo_advantage(rewards, **scale, where=real)),
+        "global_advantages": rows(answers.copo_global_advantage(rewards, given, **reward, **scale, where=real)),
+        "local_weight": rows(answers.copo_weight(rewards, given, **weighing, where=real)),
+    }
+
+
+def comam_credit(hyper: Hyper, inputs: Inputs) -> Outputs:
+    found = agents.comam_credit(inputs["global_rewards"], inputs["local_rewards"].T, epsilon=hyper["epsilon"])
+    return {
+        "ndcg": found.consistency,
+        "weights": found.weights,
+        "integrated_rewards": found.rewards.T,
+        "advantages": found.advantages.T,
+    }
+
+
 ADAPTERS: dict[str, Callable[..., Any]] = {
     "rloo_advantage": of_rewards("rloo_advantage"),
     "asymre_advantage": of_rewards("asymre_advantage", baseline_shift="shift"),
@@ -127,7 +264,21 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
     "psr_nsr_advantage": psr_nsr_advantage,
     "grpo_process_advantage": grpo_process_advantage,
     "optimal_token_baseline_advantage": optimal_token_baseline_advantage,
+    "gpg_advantage": gpg_advantage,
+    "reinforce_plus_plus_baseline_advantage": reinforce_plus_plus_baseline_advantage,
+    "red_drop_advantage": red_drop_advantage,
+    "unlikeliness_advantage": unlikeliness_advantage,
+    "canon": canon,
+    "ettrl_advantage": ettrl_advantage,
+    "policy_specific_hardness_weighting": policy_specific_hardness_weighting,
+    "seed_grpo": seed_grpo,
+    "copo": copo,
+    "comam_credit": comam_credit,
 }
 
 _MEAN = "the reference divides by n + 1e-8; the error, 1e-8 of the largest term, stays when the terms cancel"
-TOLERANCES = {"reinforce_plus_plus_advantage/advantages": (1e-6, 1e-8, _MEAN)}
+TOLERANCES = {
+    "reinforce_plus_plus_advantage/advantages": (1e-6, 1e-8, _MEAN),
+    "reinforce_plus_plus_baseline_advantage": (1e-6, 1e-8, _MEAN),
+    "copo": (1e-6, 2e-7, "the reference takes the logarithm of p + 1e-8"),
+}
