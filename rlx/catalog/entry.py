@@ -20,6 +20,7 @@ class Entry(NamedTuple):
       preset: keywords that the name fixes.
       data: the kind of examples a loss trains on: ``pairs``, ``lists``, ``unpaired`` or ``sft`` (single responses).
       coupled: keyword of the function -> what computes it from the global batch (:class:`rlx.method.Coupled`).
+      arrays: preset -> the arrays that it reads, where these follow from the preset (:mod:`rlx.recipe`).
       requires: keyword of the function -> the optional array that it needs once the keyword is not 0 or None.
       method: builds the :class:`~rlx.method.Method` of a name with parameters or state of its own.
       aliases: library -> the name there.
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
     data: str = "pairs"
     preset: Mapping[str, Any] = {}
     coupled: Mapping[str, Coupled] = {}
+    arrays: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
     requires: Mapping[str, str] = {}
     method: Callable[..., Method] | None = None
     aliases: Mapping[str, str] = {}
@@ -45,7 +47,7 @@ class Entry(NamedTuple):
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the arrays it reads."""
-        return arrays_of(self.function)[0]
+        return arrays_of(self.function)[0] if self.arrays is None else self.arrays(self.preset)
 
     @property
     def call(self) -> Callable[..., Any]:

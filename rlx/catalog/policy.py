@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlx import aggregate
+from rlx.catalog import recipes
 from rlx.catalog.entry import Entry
 from rlx.policy import clipped, group_reinforce, ratios, regularize, weighted
 
@@ -20,8 +21,8 @@ TRL: Mapping[str, Any] = {
 EMPTY_ROWS = {
     "masked_is_removed": "TRL divides by all rows: a row without tokens counts, so removing it changes the mean"
 }
-REC = {"paper": "arXiv:2509.24203", "provenance": "official code"}
-PEER = {"kind": "loss", "provenance": "peer library", "requires": REFERENCE}
+REC: Mapping[str, Any] = {"paper": "arXiv:2509.24203", "provenance": "official code"}
+PEER: Mapping[str, Any] = {"kind": "loss", "provenance": "peer library", "requires": REFERENCE}
 
 ENTRIES: dict[str, Entry] = {
     "ppo_clip_loss": Entry(
@@ -239,5 +240,6 @@ ENTRIES: dict[str, Entry] = {
         preset={"estimator": TRL["estimator"]},
         aliases={"trl": "vespo"},
     ),
+    **recipes.ENTRIES,
 }
 """TRL's own constants: ``epsilon_high`` of DAPO is 0.28 in its paper and 0.2 in TRL unless it is set; so is it here."""

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from rlx import aggregate, numerics
 from rlx.policy import ratios, regularize, surrogates
 from rlx.policy.objective import policy_loss
+from rlx.policy.small_parts import low_probability
 from rlx.policy.weights import constant
-from rlx.types import Array, Ratio, Reduce, check_shapes
+from rlx.types import Array, Ratio, Reduce
 
 
 def ppo_clip_loss(
@@ -213,14 +214,3 @@ def spo_probability_mask_loss(
     where = low_probability(old_logprobs, threshold=threshold, where=where)
     parts = {"ratio": functools.partial(ratios.token, bound=10.0), "surrogate": surrogates.clip(clip, clip)}
     return policy_loss(logprobs, old_logprobs, advantages, weights, **parts, where=where, reduce=reduce)
-
-
-def low_probability(old_logprobs: Array, *, threshold: float = 0.9, where: Array | None = None) -> Array:
-    """Tokens that the old policy gave a probability below the threshold: ``[..., T]`` bool, False where masked.
-
-    >>> print(low_probability(jnp.log(jnp.array([0.5, 0.95]))))
-    [ True False]
-    """
-    check_shapes(old_logprobs=old_logprobs, where=where)
-    # the absent token of a masked entry has probability 1
-    return jnp.exp(constant(old_logprobs, where)) < threshold

@@ -11,7 +11,6 @@ from rlx.policy.objective import policy_loss
 from rlx.types import Array, Reduce
 
 unbounded = functools.partial(ratios.token, bound=ratios.OVERFLOW)
-exponential = importance.exponential()
 
 
 def rec_one_side_loss(
@@ -52,10 +51,8 @@ def rec_one_side_loss(
     References:
       Yao et al., *Group-Relative REINFORCE Is Secretly an Off-Policy Algorithm*, arXiv:2509.24203.
     """
-    surrogate = surrogates.weighted(importance.kept(importance.one_side(clip_low, clip_high), weight))
-    return policy_loss(
-        logprobs, old_logprobs, advantages, ratio=unbounded, surrogate=surrogate, where=where, reduce=reduce
-    )
+    parts = {"ratio": unbounded, "surrogate": surrogates.rec_one_side(clip_low, clip_high, weight)}
+    return policy_loss(logprobs, old_logprobs, advantages, **parts, where=where, reduce=reduce)
 
 
 def rec_two_side_loss(
@@ -82,8 +79,7 @@ def rec_two_side_loss(
     References:
       Yao et al., *Group-Relative REINFORCE Is Secretly an Off-Policy Algorithm*, arXiv:2509.24203.
     """
-    surrogate = surrogates.weighted(importance.kept(importance.two_side(clip_low, clip_high), weight))
-    parts = {"ratio": unbounded, "surrogate": surrogate}
+    parts = {"ratio": unbounded, "surrogate": surrogates.rec_two_side(clip_low, clip_high, weight)}
     return policy_loss(logprobs, old_logprobs, advantages, **parts, where=where, reduce=reduce)
 
 
@@ -118,9 +114,9 @@ def rec_ring_loss(
     References:
       Yao et al., *Group-Relative REINFORCE Is Secretly an Off-Policy Algorithm*, arXiv:2509.24203.
     """
-    keep = importance.ring(clip_low, clip_high, outer_low, outer_high)
-    options = {"surrogate": surrogates.weighted(importance.kept(keep, weight)), "where": where, "reduce": reduce}
-    return policy_loss(logprobs, old_logprobs, advantages, ratio=unbounded, **options)
+    surrogate = surrogates.rec_ring(clip_low, clip_high, outer_low, outer_high, weight)
+    parts = {"ratio": unbounded, "surrogate": surrogate}
+    return policy_loss(logprobs, old_logprobs, advantages, **parts, where=where, reduce=reduce)
 
 
 def red_weight_loss(
@@ -128,7 +124,7 @@ def red_weight_loss(
     old_logprobs: Array,
     advantages: Array,
     *,
-    weight: importance.Weight = exponential,
+    weight: importance.Weight = surrogates.exponential,
     forward_kl: float = 0.0,
     k2: float = 0.0,
     where: Array | None = None,
@@ -157,7 +153,7 @@ def red_weight_loss(
     References:
       Yao et al., *Group-Relative REINFORCE Is Secretly an Off-Policy Algorithm*, arXiv:2509.24203.
     """
-    surrogate = surrogates.weighted(weight, likelihood=forward_kl)
+    surrogate = surrogates.red(weight, forward_kl)
     penalty = {"beta": 2 * k2, "estimator": regularize.k2, "where": where, "reduce": reduce}
     arrays = (logprobs, old_logprobs, advantages, None, old_logprobs)
     return policy_loss(*arrays, ratio=unbounded, surrogate=surrogate, **penalty)

@@ -38,7 +38,7 @@ def policy_loss(
 
     Args:
       logprobs: ``[..., K, T]`` token log-probabilities under the policy (nats).
-      old_logprobs: ``[..., K, T]`` the same under the proximal policy, a constant; None for ``ratios.none``.
+      old_logprobs: ``[..., K, T]`` the same under the proximal policy, a constant; None: the policy itself.
       advantages: ``[..., K, 1]`` or ``[..., K, T]``; a constant.
       weights: ``[..., K, T]`` or ``[..., K, 1]`` constants w; None is 1.
       reference_logprobs: ``[..., K, T]`` under the reference policy, a constant; needed where beta is not 0.
@@ -62,7 +62,7 @@ def policy_loss(
     """
     check_shapes(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, weights=weights, where=where)
     fixed, taken = constant(advantages, where), numerics.clean(numerics.accumulate(logprobs), where)
-    r = ratio(logprobs, old_logprobs, fixed, where=where)
+    r = ratio(logprobs, logprobs if old_logprobs is None else old_logprobs, fixed, where=where)
     loss = weigh(surrogate(r, fixed, taken), weights, where)
     loss = loss if keep is None else jnp.where(keep, loss, 0)
     if beta:

@@ -10,6 +10,8 @@ from rlx import errors
 from rlx.policy import importance, ratios
 from rlx.types import Array, Surrogate
 
+exponential = importance.exponential()
+
 
 def unclipped(ratio: Array, advantages: Array, logprobs: Array | None = None) -> Array:
     """``-A r``: the policy gradient itself, importance-weighted."""
@@ -79,6 +81,59 @@ def weighted(weight: importance.Weight = importance.uniform, *, likelihood: floa
         return -(jax.lax.stop_gradient(weight(ratio, advantages)) * advantages + likelihood) * logprobs
 
     return surrogate
+
+
+def reinforce() -> Surrogate:
+    """REINFORCE: ``-A log pi``."""
+    return weighted()
+
+
+def cispo(low: float = 1.0, high: float = 4.0) -> Surrogate:
+    """CISPO: REINFORCE weighted by the clipped ratio."""
+    return weighted(importance.truncated(low, high))
+
+
+def opmd(tau: float = 1.0) -> Surrogate:
+    """OPMD: REINFORCE over ``1 + tau``."""
+    return weighted(importance.scaled(1 / (1 + tau)))
+
+
+def topr(threshold: float = 0.0) -> Surrogate:
+    """TOPR: bad tokens weighted by the ratio, at most 1."""
+    return weighted(importance.tapered(threshold))
+
+
+def vespo(
+    k_positive: float = 2.0, lambda_positive: float = 3.0, k_negative: float = 3.0, lambda_negative: float = 2.0
+) -> Surrogate:
+    """VESPO: gamma-shaped weights of the ratio of a response (:func:`rlx.policy.ratios.bounded_sum`)."""
+    return weighted(importance.gamma_shaped(k_positive, lambda_positive, k_negative, lambda_negative))
+
+
+def red(weight: importance.Weight = exponential, likelihood: float = 0.0) -> Surrogate:
+    """RED-Weight: REINFORCE weighted by ``exp(A)``."""
+    return weighted(weight, likelihood=likelihood)
+
+
+def rec_one_side(low: float = 0.2, high: float = 0.2, weight: importance.Weight = importance.uniform) -> Surrogate:
+    """REC-OneSide: REINFORCE on the tokens that PPO's clip trains on."""
+    return weighted(importance.kept(importance.one_side(low, high), weight))
+
+
+def rec_two_side(low: float = 0.2, high: float = 0.2, weight: importance.Weight = importance.uniform) -> Surrogate:
+    """REC-TwoSide: REINFORCE on the tokens inside the clip range."""
+    return weighted(importance.kept(importance.two_side(low, high), weight))
+
+
+def rec_ring(
+    low: float = 0.2,
+    high: float = 0.2,
+    outer_low: float = 0.6,
+    outer_high: float = 2.0,
+    weight: importance.Weight = importance.uniform,
+) -> Surrogate:
+    """REC-Ring: REC-TwoSide, and tokens far outside whose gradient pulls back."""
+    return weighted(importance.kept(importance.ring(low, high, outer_low, outer_high), weight))
 
 
 def is_clipped(ratio: Array, advantages: Array, *, low: float, high: float) -> Array:

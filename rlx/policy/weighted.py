@@ -4,7 +4,7 @@
 """
 
 from rlx import aggregate
-from rlx.policy import importance, ratios, regularize, surrogates
+from rlx.policy import ratios, regularize, surrogates
 from rlx.policy.objective import policy_loss
 from rlx.types import Array, Ratio, Reduce
 
@@ -106,7 +106,7 @@ def cispo_loss(
     References:
       MiniMax, *MiniMax-M1*, arXiv:2506.13585.
     """
-    surrogate = surrogates.weighted(importance.truncated(clip_low, clip_high))
+    surrogate = surrogates.cispo(clip_low, clip_high)
     parts = {"ratio": ratio, "surrogate": surrogate, "where": where, "reduce": reduce}
     penalty = {"beta": beta, "estimator": estimator, "correct_kl": correct_kl}
     return policy_loss(logprobs, old_logprobs, advantages, weights, reference_logprobs, **parts, **penalty)
@@ -159,8 +159,8 @@ def vespo_loss(
     References:
       *VESPO*, as implemented in TRL.
     """
-    weight = importance.gamma_shaped(k_positive, lambda_positive, k_negative, lambda_negative)
-    options = {"ratio": ratios.bounded_sum, "surrogate": surrogates.weighted(weight), "where": where, "reduce": reduce}
+    surrogate = surrogates.vespo(k_positive, lambda_positive, k_negative, lambda_negative)
+    options = {"ratio": ratios.bounded_sum, "surrogate": surrogate, "where": where, "reduce": reduce}
     penalty = {"beta": beta, "estimator": estimator}
     return policy_loss(logprobs, old_logprobs, advantages, weights, reference_logprobs, **options, **penalty)
 
@@ -192,7 +192,7 @@ def reinforce_loss(
       Williams, *Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning*, 1992.
       Chu et al., *GPG: A Simple and Strong Reinforcement Learning Baseline for Model Reasoning*, arXiv:2504.02546.
     """
-    parts = {"ratio": ratios.none, "surrogate": surrogates.weighted()}
+    parts = {"ratio": ratios.none, "surrogate": surrogates.reinforce()}
     return policy_loss(logprobs, None, advantages, weights, **parts, where=where, reduce=reduce)
 
 
@@ -224,9 +224,8 @@ def opmd_loss(
     References:
       Yao et al., *Group-Relative REINFORCE Is Secretly an Off-Policy Algorithm*, arXiv:2509.24203.
     """
-    surrogate = surrogates.weighted(importance.scaled(1 / (1 + tau)))
-    arrays = (logprobs, None, advantages, weights)
-    return policy_loss(*arrays, ratio=ratios.none, surrogate=surrogate, where=where, reduce=reduce)
+    parts = {"ratio": ratios.none, "surrogate": surrogates.opmd(tau)}
+    return policy_loss(logprobs, None, advantages, weights, **parts, where=where, reduce=reduce)
 
 
 def topr_loss(
@@ -264,5 +263,5 @@ def topr_loss(
     References:
       Le Roux et al., *Tapered Off-Policy REINFORCE*, arXiv:2503.14286.
     """
-    parts = {"ratio": ratio, "surrogate": surrogates.weighted(importance.tapered(threshold))}
+    parts = {"ratio": ratio, "surrogate": surrogates.topr(threshold)}
     return policy_loss(logprobs, old_logprobs, advantages, weights, **parts, where=where, reduce=reduce)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx import aggregate, numerics
-from rlx.policy import clipped, diagnostics, group_reinforce, importance, ratios, weighted
+from rlx.policy import clipped, diagnostics, group_reinforce, importance, ratios, small_parts, weighted
 from rlx.types import Array
 from tests.adapters.policy import TOKENS, mask, reduction
 
@@ -109,7 +109,7 @@ def spo_probability_mask_loss(hyper: Hyper, inputs: Inputs) -> Outputs:
     options = {"clip": hyper["clip"], "threshold": threshold, "where": where}
     return {
         "loss": clipped.spo_probability_mask_loss(*arrays_of(inputs), **options),
-        "effective_mask": where & clipped.low_probability(inputs["old_logprobs"], threshold=threshold, where=where),
+        "effective_mask": where & small_parts.low_probability(inputs["old_logprobs"], threshold=threshold, where=where),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import rlx
 from rlx import aggregate, numerics
-from rlx.policy import ratios, regularize
+from rlx.policy import ratios, regularize, surrogates
 from rlx.types import Array
 from tests.adapters.policy import mask
 
@@ -108,6 +108,24 @@ def vespo(hyper: Hyper, inputs: Inputs) -> Outputs:
     return {"loss": loss, **reported(hyper, inputs)}
 
 
+def high_entropy(hyper: Hyper, inputs: Inputs) -> Outputs:
+    """A recipe: the selection is one of its parts."""
+    bounds = {"low": hyper["epsilon"], "high": hyper["epsilon_high"], "cap": hyper.get("delta")}
+    quantile, options = hyper["top_entropy_quantile"], common(hyper, inputs)
+    beta, corrects = hyper.get("beta", 0.0), hyper.get("use_bias_correction_kl", False)
+    penalty = {"kl": f"k3({beta}, corrected={corrects})"} if beta else {}
+    stages = {"surrogate": surrogates.clip(**bounds), "select": f"high_entropy({quantile})", **penalty}
+    arrays = {name: array for name, array in arrays_of(inputs).items() if array is not None}
+    arrays |= {"entropy": inputs["entropy"]}
+    named = {"where": options["where"], "reduce": options["reduce"], "ratio": corrected(hyper)["ratio"]}
+    return {"loss": rlx.trl_entropy_mask_grpo_loss(**arrays, **stages, **named), **reported(hyper, inputs)}
+
+
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "gspo", "luspo", "vllm_is_grpo")
 ADAPTERS = {f"trl_{name}_loss": clipped for name in CLIPPED}
-ADAPTERS |= {"trl_sapo_loss": sapo, "trl_cispo_loss": cispo, "trl_vespo_loss": vespo}
+ADAPTERS |= {
+    "trl_sapo_loss": sapo,
+    "trl_cispo_loss": cispo,
+    "trl_vespo_loss": vespo,
+    "trl_entropy_mask_grpo_loss": high_entropy,
+}
