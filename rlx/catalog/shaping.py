@@ -1,5 +1,130 @@
 """Reward shaping, and what is sampled, kept and how often: budgets, filters, votes."""
 
 from rlx.catalog.entry import Entry
+from rlx.policy import controllers, downsampling, rollouts
+from rlx.reward import shaping
 
-ENTRIES: dict[str, Entry] = {}
+ENTRIES: dict[str, Entry] = {
+    "dapo_overlong_penalty": Entry(
+        shaping.dapo_overlong_penalty,
+        kind="statistic",
+        paper="arXiv:2503.14476",
+        provenance="equation",
+        equation="clip(((L - C) - |y|) / C, -1, 0)",
+        aliases={"verl": "overlong_buffer", "trl": "get_soft_overlong_punishment"},
+    ),
+    "kimi_length_reward": Entry(
+        shaping.kimi_length_reward,
+        kind="statistic",
+        paper="arXiv:2501.12599",
+        provenance="equation",
+        equation="1/2 - (|y| - min) / (max - min), at most 0 where wrong",
+        coupling="group",
+    ),
+    "l1_length_reward": Entry(
+        shaping.l1_length_reward,
+        kind="statistic",
+        paper="arXiv:2503.04697",
+        provenance="equation",
+        equation="1[right] - alpha |n* - |y||, or 1[right] clip(alpha (n* - |y|) + delta, 0, 1)",
+    ),
+    "critique_rl_reward": Entry(
+        shaping.critique_rl_reward,
+        kind="statistic",
+        paper="arXiv:2510.24320",
+        provenance="equation",
+        equation="1[refined answer right] + beta1 1[judgement right]",
+    ),
+    "critique_rl_released_reward": Entry(
+        shaping.critique_rl_reward,
+        kind="statistic",
+        paper="arXiv:2510.24320",
+        provenance="official code",
+        equation="1[refined answer right] + 0.2 where the judgement is right, else -1",
+        preset={"wrong": -1.0},
+    ),
+    "pear": Entry(
+        shaping.pear,
+        kind="statistic",
+        paper="arXiv:2510.08026",
+        provenance="equation",
+        equation="min(1, s - max(0, mean H_think - alpha mean H_answer)) where right, else r_fmt",
+    ),
+    "ares_entropy_reward": Entry(
+        shaping.ares_entropy_reward,
+        kind="statistic",
+        paper="arXiv:2510.08457",
+        provenance="official code",
+        equation="by difficulty: a penalty beyond n* +- margin, a bonus for exploring where hard or wrong",
+    ),
+    "adaptive_kl_controller": Entry(
+        controllers.adaptive_kl_controller,
+        kind="solver",
+        paper="arXiv:1909.08593",
+        provenance="official code",
+        equation="c (1 + clip(KL / target - 1, +-0.2) n / horizon)",
+        aliases={"verl": "AdaptiveKLController"},
+    ),
+    "ares_dynamic_kl": Entry(
+        controllers.ares_dynamic_kl,
+        kind="solver",
+        paper="arXiv:2510.08457",
+        provenance="official code",
+        equation="lambda <- max(0, lambda + eta (KL - eps)), beta <- lambda beta",
+    ),
+    "dapo_dynamic_sampling": Entry(
+        downsampling.dapo_dynamic_sampling,
+        kind="weights",
+        paper="arXiv:2503.14476",
+        provenance="equation",
+        equation="max r > min r in the group",
+        coupling="group",
+        aliases={"verl": "filter_groups"},
+    ),
+    "d3s": Entry(
+        downsampling.d3s,
+        kind="weights",
+        paper="arXiv:2509.22115",
+        provenance="equation",
+        equation="|A| H among the largest in S, S the N responses with the largest Var(A)",
+        coupling="batch",
+    ),
+    "vas_score": Entry(
+        rollouts.vas_score,
+        kind="statistic",
+        paper="arXiv:2509.21268",
+        provenance="equation",
+        equation="alpha p (1 - p) + beta D",
+        coupling="group",
+    ),
+    "vas_batch": Entry(
+        rollouts.vas_batch,
+        kind="host",
+        paper="arXiv:2509.21268",
+        provenance="equation",
+        equation="int(lambda B) prompts in proportion to their scores, the rest uniformly",
+        vectors=("vas_score",),
+    ),
+    "knapsack_budget_allocation": Entry(
+        rollouts.knapsack_budget_allocation,
+        kind="host",
+        paper="arXiv:2509.25849",
+        provenance="equation",
+        equation="max sum_i (1 - p^N - (1-p)^N) p (1-p)^2, sum_i N_i <= C",
+    ),
+    "recent_sample_recovery": Entry(
+        rollouts.recent_sample_recovery,
+        kind="host",
+        paper="arXiv:2506.18330",
+        provenance="equation",
+        equation="groups beyond a full batch start the next one",
+    ),
+    "ttrl_majority_reward": Entry(
+        rollouts.ttrl_majority_reward,
+        kind="host",
+        paper="arXiv:2504.16084",
+        provenance="equation",
+        equation="1[answer = most frequent answer]",
+        coupling="group",
+    ),
+}
