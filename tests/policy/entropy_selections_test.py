@@ -73,7 +73,7 @@ def test_equal_tokens_are_all_kept() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: entropy_selections.high_entropy(ENTROPY, fraction=0.0), r"fraction is a fraction of the tokens .* got 0"),
+        (lambda: entropy_selections.high_entropy(ENTROPY, fraction=0.0), "fraction is a fraction .* got 0"),
         (lambda: entropy_selections.peaks(ENTROPY, rho=2.0), r"rho is a quantile .* got 2"),
         (lambda: entropy_advantages.empg(ADVANTAGES, ENTROPY, TURNS, centre="row"), "'step' or 'token', got 'row'"),
         (lambda: entropy_advantages.entropy_advantage_shaping(ADVANTAGES, ENTROPY, kappa=0), "kappa must be above 0"),
