@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import rlx
-from tests.identities import first, second
+from tests.identities import advantages, first, second
 from tests.identities.arrays import ADVANTAGES, LENGTHS, LOGITS, LOGPROBS, POLICY, REFERENCE, TOKENS, margin
 
-IDENTITIES = first.IDENTITIES | second.IDENTITIES
+IDENTITIES = first.IDENTITIES | second.IDENTITIES | advantages.IDENTITIES
 GRADIENTS = {
     "ppo at ratio one has the policy gradient": lambda: (
         jax.grad(lambda x: rlx.ppo_clip_loss(x, LOGPROBS, ADVANTAGES))(jnp.asarray(LOGPROBS)),

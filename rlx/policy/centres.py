@@ -38,7 +38,7 @@ def leave_one_out(rewards: Array, where: Array | None = None) -> Array:
     [0.5 2.  1.5]
     """
     n = numerics.count(where, rewards, -1, keepdims=True)
-    return numerics.safe_divide(numerics.sum(rewards, -1, where=where, keepdims=True) - rewards, jnp.maximum(n - 1, 0))
+    return rewards - numerics.safe_divide(n, n - 1) * (rewards - mean(rewards, where))
 
 
 def second_best(rewards: Array, where: Array | None = None) -> Array:

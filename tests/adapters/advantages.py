@@ -277,8 +277,14 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
 }
 
 _MEAN = "the reference divides by n + 1e-8; the error, 1e-8 of the largest term, stays when the terms cancel"
+_DIVIDED = (1e-9, 1e-9, "rewards equal but for rounding: the rounding of the mean is divided by 1e-6")
+_ROUNDED = (1e-9, 1e-11, "large equal rewards: the rounding of their mean is what stays when they cancel")
 TOLERANCES = {
     "reinforce_plus_plus_advantage/advantages": (1e-6, 1e-8, _MEAN),
     "reinforce_plus_plus_baseline_advantage": (1e-6, 1e-8, _MEAN),
+    **dict.fromkeys(("rec_advantage", "ngrpo_advantage", "unlikeliness_advantage", "grpo_process_advantage"), _DIVIDED),
+    **dict.fromkeys(
+        ("rloo_advantage", "asymre_advantage", "opmd_advantage", "opo_advantage", "gpg_advantage"), _ROUNDED
+    ),
     "copo": (1e-6, 2e-7, "the reference takes the logarithm of p + 1e-8"),
 }
