@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from rlx import aggregate, errors
 from rlx.build import build
+from rlx.catalog.policy import SEQUENCE, TOKEN
 from rlx.method import Method
 
 Convert = Callable[[Any], Any]
@@ -52,6 +53,20 @@ DIVERGENCE = {
     "f_alpha_divergence_coef": Argument("alpha", 0.5, lambda a: 1 - a),
 }
 
+LEVEL = Argument(
+    "ratio", "token", lambda name: _lookup("importance_sampling_level", name, {"token": TOKEN, "sequence": SEQUENCE})
+)
+PENALTY = {"beta": Argument("beta", 0.0), "use_bias_correction_kl": Argument("correct_kl", True)}
+GRPO = PENALTY | {
+    "epsilon": Argument("clip_low", 0.2),
+    "epsilon_high": Argument("clip_high", 0.2),
+    "delta": Argument("cap", None),
+    "importance_sampling_level": LEVEL,
+}
+LENGTH = {
+    "max_completion_length": Argument("aggregate", 256, lambda length: aggregate.constant(length, empty=True)),
+}
+
 # several rules for a name: the first that has all the arguments given. Names are those of TRL 1.x, in which `aot` is
 # paired; aot_pair was its name before, when `aot` meant what is aot_unpaired now
 TRL: dict[str, dict[str, Sequence[Rule]]] = {
@@ -89,6 +104,37 @@ TRL: dict[str, dict[str, Sequence[Rule]]] = {
     },
     "orpo": {"orpo": (Rule("orpo", BETA),)},
     "reward": {"bradley_terry": (Rule("bradley_terry_rm", {}),)},
+    "grpo": {
+        "grpo": (Rule("trl_grpo_loss", GRPO),),
+        "bnpo": (Rule("trl_bnpo_loss", GRPO),),
+        "dr_grpo": (Rule("trl_dr_grpo_loss", GRPO | LENGTH),),
+        "dapo": (Rule("trl_dapo_loss", GRPO),),
+        "luspo": (Rule("trl_luspo_loss", GRPO | {"importance_sampling_level": LEVEL._replace(default="sequence")}),),
+        "sapo": (
+            Rule(
+                "trl_sapo_loss",
+                PENALTY
+                | {
+                    "sapo_temperature_pos": Argument("tau_positive", 1.0),
+                    "sapo_temperature_neg": Argument("tau_negative", 1.05),
+                },
+            ),
+        ),
+        # TRL's cap is the ratio itself, not its distance from 1
+        "cispo": (Rule("trl_cispo_loss", PENALTY | {"epsilon_high": Argument("clip_high", 0.2, lambda cap: cap - 1)}),),
+        "vespo": (
+            Rule(
+                "trl_vespo_loss",
+                {
+                    "beta": Argument("beta", 0.0),
+                    "vespo_k_pos": Argument("k_positive", 2.0),
+                    "vespo_lambda_pos": Argument("lambda_positive", 3.0),
+                    "vespo_k_neg": Argument("k_negative", 3.0),
+                    "vespo_lambda_neg": Argument("lambda_negative", 2.0),
+                },
+            ),
+        ),
+    },
 }
 
 CLIP = {
@@ -96,9 +142,18 @@ CLIP = {
     "clip_ratio_high": Argument("clip_high", 0.2),
     "clip_ratio_c": Argument("dual_clip", 3.0),
 }
+BOTH_SIDES = {name: CLIP[name] for name in ("clip_ratio_low", "clip_ratio_high")}
 VERL: dict[str, Rule] = {
     "vanilla": Rule("ppo_clip_loss", CLIP),
-    "gspo": Rule("gspo_loss", {"clip_ratio_low": CLIP["clip_ratio_low"], "clip_ratio_high": CLIP["clip_ratio_high"]}),
+    "gspo": Rule("gspo_loss", BOTH_SIDES, {"aggregate": aggregate.sequence_mean}),
+    "geo_mean": Rule("gmpo_loss", BOTH_SIDES, {"aggregate": aggregate.sequence_mean_with_empty}),
+    "cispo": Rule("cispo_loss", BOTH_SIDES),
+    "sapo": Rule(
+        "sapo_loss",
+        {"tau_pos": Argument("tau_positive", 1.0), "tau_neg": Argument("tau_negative", 1.05)},
+        {"aggregate": aggregate.sequence_mean},
+    ),
+    "gpg": Rule("gpg_loss", {}),
     "clip_cov": Rule(
         "clip_cov",
         {
@@ -129,7 +184,8 @@ def from_trl(loss_type: str, *, trainer: str = "dpo", **arguments: Any) -> Metho
 
     Args:
       loss_type: TRL's name.
-      trainer: whose: ``dpo``, ``kto``, ``cpo``, ``orpo``, ``reward``.
+      trainer: whose: ``dpo``, ``kto``, ``cpo``, ``orpo``, ``reward``, ``grpo`` (the loss on given advantages:
+        :func:`rlx.grpo_advantage` with ``epsilon=1e-4`` has TRL's).
       arguments: as TRL calls them (``beta``, ``label_smoothing``, ...); those left out are TRL's defaults.
 
     Raises:
@@ -142,6 +198,8 @@ def from_trl(loss_type: str, *, trainer: str = "dpo", **arguments: Any) -> Metho
     losses = _lookup("TRL trainer", trainer, TRL)
     rules = _lookup(f"loss_type of TRL's {trainer} trainer", loss_type, losses)
     rule = next((rule for rule in rules if set(arguments) <= set(rule.arguments)), rules[-1])
+    if "epsilon" in arguments and {"epsilon", "epsilon_high"} <= set(rule.arguments):
+        arguments = {"epsilon_high": arguments["epsilon"], **arguments}
     return _build(f"TRL's {loss_type!r}", rule, arguments)
 
 
@@ -152,7 +210,8 @@ def from_verl(
 
     Args:
       loss_mode: verl's ``policy_loss.loss_mode``.
-      loss_agg_mode: verl's reduction; its ``seq-mean-token-sum-norm`` is ``aggregate.constant(L, per_row=False)``.
+      loss_agg_mode: verl's reduction; losses that have one of their own (gspo, geo_mean, sapo) ignore it, as there.
+        Its ``seq-mean-token-sum-norm`` is ``aggregate.constant(L, per_row=False)``.
       clip_ratio: both bounds at once, where the loss has them.
       arguments: as verl calls them (``clip_ratio_low``, ``clip_ratio_high``, ``clip_ratio_c``, ...).
 
@@ -166,7 +225,8 @@ def from_verl(
     if clip_ratio is not None:
         arguments = {"clip_ratio_low": clip_ratio, "clip_ratio_high": clip_ratio, **arguments}
     reduction = aggregate.by_name(_lookup("loss_agg_mode of verl", loss_agg_mode, VERL_AGGREGATIONS))
-    return _build(f"verl's {loss_mode!r}", rule, arguments)._replace(aggregate=reduction)
+    built = _build(f"verl's {loss_mode!r}", rule, arguments)
+    return built if "aggregate" in rule.fixed else built._replace(aggregate=reduction)
 
 
 def _lookup(what: str, name: str, known: Mapping[str, Any]) -> Any:

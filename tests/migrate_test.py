@@ -57,7 +57,30 @@ def test_every_rule_builds_with_its_own_defaults():
         for name in losses:
             assert from_trl(name, trainer=trainer).hyperparameters is not None
     for name in VERL:
-        assert from_verl(name, loss_agg_mode="seq-mean-token-mean").aggregate == rlx.aggregate.sequence_mean
+        fixed = VERL[name].fixed.get("aggregate")
+        built = from_verl(name, loss_agg_mode="seq-mean-token-sum")
+        assert built.aggregate == (fixed or rlx.aggregate.sequence_sum)
+
+
+def test_policy_losses_of_trl_have_its_constants():
+    rng = np.random.default_rng(0)
+    batch = {name: jnp.asarray(-rng.random((2, 2, 3))) for name in ("logprobs", "old_logprobs", "reference_logprobs")}
+    batch |= {"advantages": jnp.asarray(rng.normal(size=(2, 2, 1))), "where": jnp.arange(12).reshape(2, 2, 3) < 9}
+
+    def value(built):
+        return method.loss(built, batch)
+
+    clip = from_trl("dapo", trainer="grpo", epsilon=0.1, epsilon_high=0.3)
+    assert (clip.hyperparameters["clip_low"], clip.hyperparameters["clip_high"]) == (0.1, 0.3)
+    assert from_trl("dapo", trainer="grpo", epsilon=0.1).hyperparameters["clip_high"] == 0.1
+    ours = rlx.build({"name": "ppo_clip_loss", "clip_low": 0.1, "clip_high": 0.3})
+    np.testing.assert_allclose(value(clip), value(ours), rtol=1e-6)
+    doubled = [value(from_trl("dr_grpo", trainer="grpo", max_completion_length=length)) for length in (8, 16)]
+    np.testing.assert_allclose(doubled[0], 2 * doubled[1], rtol=1e-6)
+    sequence = from_trl("grpo", trainer="grpo", importance_sampling_level="sequence", beta=0.1)
+    np.testing.assert_allclose(value(sequence), value(rlx.build({"name": "trl_gspo_loss", "beta": 0.1})), rtol=1e-6)
+    cap = from_trl("cispo", trainer="grpo", epsilon_high=5.0)
+    np.testing.assert_allclose(value(cap), value(rlx.build({"name": "cispo_loss", "clip_high": 4.0})), rtol=1e-6)
 
 
 def test_one_bound_for_both_sides():
@@ -75,6 +98,11 @@ def test_one_bound_for_both_sides():
             "Unknown f_divergence_type: 'js_divergense'. Did you mean 'js_divergence'",
         ),
         (lambda: from_trl("robust", bta=0.1), "TRL's 'robust' has no argument 'bta'. Did you mean 'beta'"),
+        (lambda: from_trl("dapo", trainer="grpo", epsilon_hgh=0.3), "TRL's 'dapo' has no argument 'epsilon_hgh'"),
+        (
+            lambda: from_trl("dapo", trainer="grpo", importance_sampling_level="tokens"),
+            "Unknown importance_sampling_level: 'tokens'. Did you mean 'token'",
+        ),
         (lambda: from_verl("vanila"), "Unknown loss_mode of verl: 'vanila'. Did you mean 'vanilla'"),
         (lambda: from_verl("gspo", clip_ratio_c=3.0), "verl's 'gspo' has no argument 'clip_ratio_c'"),
         (lambda: from_verl("gspo", loss_agg_mode="token_mean"), "Unknown loss_agg_mode of verl: 'token_mean'"),
