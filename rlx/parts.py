@@ -30,8 +30,9 @@ def parse(text: str) -> Call:
         if isinstance(node, ast.Name):
             return Call(node.id)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            keywords = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
-            return Call(node.func.id, tuple(map(ast.literal_eval, node.args)), keywords)
+            keywords = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg is not None}
+            if len(keywords) == len(node.keywords):  # no **
+                return Call(node.func.id, tuple(map(ast.literal_eval, node.args)), keywords)
     except (SyntaxError, ValueError):
         pass
     raise errors.UserError(

@@ -10,7 +10,7 @@ gradient; ``apply`` sees its rows of it. A part is a string, ``name`` or ``name(
 them where a stage takes several; :mod:`rlx.stages` finds it, and says at once what is wrong with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -109,7 +109,7 @@ def arrays_of(built: Method) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*built.needs, *built.prepare_needs)))
 
 
-def needs(preset: dict[str, Any]) -> tuple[str, ...]:
+def needs(preset: Mapping[str, Any]) -> tuple[str, ...]:
     """The arrays of a published recipe."""
     return arrays_of(method(**{name: value for name, value in preset.items() if name != "reduce"}))
 

@@ -112,7 +112,8 @@ def known(stage: str) -> dict[str, Known]:
         loaded = importlib.import_module(f"rlx.policy.{module}")
         for name, function in vars(loaded).items():
             own = inspect.isfunction(function) and function.__module__ == loaded.__name__ and name[0] != "_"
-            if own and set(arrays_of(function)[0]) <= set(VOCABULARY):
+            read = set(arrays_of(function)[0]) if own else set()
+            if read and read <= set(VOCABULARY):
                 found[name] = Known(function, {}, "batch" if "axis_name" in keywords_of(function) else "example")
     for name, entry in catalog.CATALOG.items():
         if entry.kind == STAGES[stage] and entry.arrays is None:

@@ -18,7 +18,11 @@ EXPECTED = {
     "sequence_mean": np.mean([row.mean() for row in ROWS]),
     "sequence_sum": np.mean([row.sum() for row in ROWS]),
     "total": LOSS[WHERE].sum(),
+    "sequence_mean_with_empty": np.sum([row.mean() for row in ROWS]) / 6,
+    "sequence_sum_with_empty": np.sum([row.sum() for row in ROWS]) / 6,
     "constant(8)": np.mean([row.sum() / 8 for row in ROWS]),
+    "constant(8, empty=True)": LOSS[WHERE].sum() / 8 / 6,
+    "constant(40.0, per_row=False)": LOSS[WHERE].sum() / 40,
 }
 
 
@@ -57,13 +61,16 @@ def test_shares_of_shards_sum_to_the_whole(name):
     np.testing.assert_allclose(np.sum(share), EXPECTED[name], rtol=1e-5)
 
 
-def test_constant_without_rows_divides_the_total():
-    value = aggregate.constant(8, per_row=False)(jnp.asarray(LOSS), jnp.asarray(WHERE))
-    np.testing.assert_allclose(value, LOSS[WHERE].sum() / 8, rtol=1e-5)
+def test_a_count_of_tokens_given_from_outside_is_exact_over_parts():
+    """The number of tokens of the whole batch, known before its parts are: the loss is its token mean."""
+    reduction = aggregate.constant(jnp.asarray(WHERE.sum()), per_row=False)
+    parts = [reduction(jnp.asarray(LOSS[i : i + 2]), jnp.asarray(WHERE[i : i + 2])) for i in (0, 2, 4)]
+    np.testing.assert_allclose(sum(parts), EXPECTED["token_mean"], rtol=1e-5)
 
 
 def test_unknown_name_lists_close_matches():
     with pytest.raises(errors.UserError, match=r"Unknown aggregation 'token_maen'. Did you mean 'token_mean'"):
         aggregate.by_name("token_maen")
-    with pytest.raises(errors.UserError, match=r"constant\(L\) with a number"):
-        aggregate.by_name("constant(long)")
+    for wrong in ("constant(long)", "constant()", "constant(8", "constant('a')", "constant(8, rows=True)", "total(1)"):
+        with pytest.raises(errors.UserError, match=r"constant\(L\) with a number"):
+            aggregate.by_name(wrong)
