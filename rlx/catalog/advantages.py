@@ -2,7 +2,7 @@
 
 from rlx.catalog.entry import Entry
 from rlx.method import Coupled
-from rlx.policy import advantages, agents, answers, batch_advantages, centres, conditional, returns
+from rlx.policy import advantages, agents, answers, batch_advantages, centres, conditional, copo, returns, token_groups
 
 ENTRIES: dict[str, Entry] = {
     "grpo_advantage": Entry(
@@ -128,7 +128,7 @@ ENTRIES: dict[str, Entry] = {
         equation="lambda R if correct, else R - 1",
     ),
     "grpo_process_advantage": Entry(
-        returns.grpo_process_advantage,
+        token_groups.grpo_process_advantage,
         kind="advantage",
         paper="arXiv:2402.03300",
         provenance="equation",
@@ -136,7 +136,7 @@ ENTRIES: dict[str, Entry] = {
         coupling="group",
     ),
     "optimal_token_baseline_advantage": Entry(
-        returns.optimal_token_baseline_advantage,
+        token_groups.optimal_token_baseline_advantage,
         kind="advantage",
         paper="optimal token baseline (verl)",
         provenance="official code",
@@ -221,7 +221,7 @@ ENTRIES: dict[str, Entry] = {
         coupling="group",
     ),
     "copo_global_advantage": Entry(
-        answers.copo_global_advantage,
+        copo.copo_global_advantage,
         kind="advantage",
         paper="arXiv:2508.04138",
         provenance="equation",
@@ -230,7 +230,7 @@ ENTRIES: dict[str, Entry] = {
         vectors=("copo",),
     ),
     "copo_weight": Entry(
-        answers.copo_weight,
+        copo.copo_weight,
         kind="weights",
         paper="arXiv:2508.04138",
         provenance="equation",
@@ -239,13 +239,13 @@ ENTRIES: dict[str, Entry] = {
         vectors=("copo",),
     ),
     "copo": Entry(
-        answers.copo,
+        copo.copo,
         kind="loss",
         paper="arXiv:2508.04138",
         provenance="equation",
         equation="w PPO(A local) + (1 - w) PPO(A global), w = sigmoid(k (H - b))",
         coupling="batch",
-        coupled={"global_advantages": Coupled(answers.global_of_tokens, per_unit=True)},
+        coupled={"global_advantages": Coupled(copo.global_of_tokens, per_unit=True)},
         data="lists",
     ),
     "comam_credit": Entry(

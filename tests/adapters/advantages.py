@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx import aggregate, catalog, numerics
-from rlx.policy import advantages, agents, answers, batch_advantages, clipped, conditional, returns
+from rlx.policy import advantages, agents, answers, batch_advantages, clipped, conditional, returns, token_groups
+from rlx.policy import copo as copo_parts
 from rlx.types import Array
 from tests.adapters.policy import Hyper, Inputs, Outputs, groups, mask
 
@@ -87,7 +88,7 @@ def grpo_process_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
 
     def grouped(rewards: Array, ends: Array, where: Array, real: np.ndarray) -> Array:
         members = where & real[..., None]
-        return returns.grpo_process_advantage(rewards, ends, epsilon=hyper["epsilon"], where=members)
+        return token_groups.grpo_process_advantage(rewards, ends, epsilon=hyper["epsilon"], where=members)
 
     return {"advantages": by_group(grouped, inputs, inputs["step_rewards"], ends, mask(inputs), members="real")}
 
@@ -102,7 +103,7 @@ def optimal_token_baseline_advantage(hyper: Hyper, inputs: Inputs) -> Outputs:
     def grouped(*arrays: Any, real: np.ndarray) -> Array:
         *tokens, where = arrays
         masks = {"group_where": real, "where": where & real[..., None]}
-        return returns.optimal_token_baseline_advantage(*tokens, **masks, **options)
+        return token_groups.optimal_token_baseline_advantage(*tokens, **masks, **options)
 
     weights = jnp.ones_like(rewards) if rollout is None else rollout
     return {
@@ -229,12 +230,12 @@ def copo(hyper: Hyper, inputs: Inputs) -> Outputs:
     tokens = [inputs[name][index] for name in ("logprobs", "old_logprobs")]
     where = mask(inputs)[index] & real[..., None]
     return {
-        "loss": answers.copo(*tokens, rewards, given, real, **weighing, **reward, **bounds, **scale, where=where),
+        "loss": copo_parts.copo(*tokens, rewards, given, real, **weighing, **reward, **bounds, **scale, where=where),
         "answer_entropy_bits": answers.answer_entropy(given, where=real)[..., 0] / np.log(2),
-        "global_reward": answers.consistency_reward(rewards, given, **reward, where=real)[..., 0],
+        "global_reward": copo_parts.consistency_reward(rewards, given, **reward, where=real)[..., 0],
         "local_advantages": rows(advantages.grpo_advantage(rewards, **scale, where=real)),
-        "global_advantages": rows(answers.copo_global_advantage(rewards, given, **reward, **scale, where=real)),
-        "local_weight": rows(answers.copo_weight(rewards, given, **weighing, where=real)),
+        "global_advantages": rows(copo_parts.copo_global_advantage(rewards, given, **reward, **scale, where=real)),
+        "local_weight": rows(copo_parts.copo_weight(rewards, given, **weighing, where=real)),
     }
 
 
