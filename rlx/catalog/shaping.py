@@ -2,7 +2,7 @@
 
 from rlx.catalog.entry import Entry
 from rlx.policy import controllers, downsampling, rollouts
-from rlx.reward import shaping
+from rlx.reward import entropy, shaping
 
 ENTRIES: dict[str, Entry] = {
     "dapo_overlong_penalty": Entry(
@@ -44,14 +44,14 @@ ENTRIES: dict[str, Entry] = {
         preset={"wrong": -1.0},
     ),
     "pear": Entry(
-        shaping.pear,
+        entropy.pear,
         kind="statistic",
         paper="arXiv:2510.08026",
         provenance="equation",
         equation="min(1, s - max(0, mean H_think - alpha mean H_answer)) where right, else r_fmt",
     ),
     "ares_entropy_reward": Entry(
-        shaping.ares_entropy_reward,
+        entropy.ares_entropy_reward,
         kind="statistic",
         paper="arXiv:2510.08457",
         provenance="official code",

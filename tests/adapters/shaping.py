@@ -7,7 +7,7 @@ import numpy as np
 
 from rlx import numerics
 from rlx.policy import advantages, controllers, downsampling, rollouts
-from rlx.reward import shaping
+from rlx.reward import entropy, shaping
 from rlx.types import Array
 from tests.adapters.policy import groups, mask
 
@@ -72,8 +72,8 @@ def critique_rl_released_reward(hyper: Hyper, inputs: Inputs) -> Outputs:
 def pear(hyper: Hyper, inputs: Inputs) -> Outputs:
     where, ends = mask(inputs), inputs["think_end_index"]
     options = {key: hyper[key] for key in ("alpha", "score", "format_score")}
-    reward = shaping.pear(inputs["entropy"], inputs["correct"], ends, **options, where=where)
-    phases = shaping.phase_entropies(inputs["entropy"], ends, where=where)
+    reward = entropy.pear(inputs["entropy"], inputs["correct"], ends, **options, where=where)
+    phases = entropy.phase_entropies(inputs["entropy"], ends, where=where)
     return {
         "thinking_entropy": phases.thinking,
         "answer_entropy": phases.answer,
@@ -87,7 +87,7 @@ def ares_entropy_reward(hyper: Hyper, inputs: Inputs) -> Outputs:
     level = jnp.asarray([DIFFICULTIES.index(name) for name in inputs["difficulty"]])
     names = {"margin_fraction": "margin_frac", "kappa": "kappa", "temperature": "temp", "cap_scale": "cap_scale"}
     options = {ours: [hyper[theirs][name] for name in DIFFICULTIES] for ours, theirs in names.items()}
-    reward = shaping.ares_entropy_reward(
+    reward = entropy.ares_entropy_reward(
         inputs["high_entropy_token_count"],
         inputs["accuracy"],
         level,
@@ -133,16 +133,16 @@ def d3s(hyper: Hyper, inputs: Inputs) -> Outputs:
             "num_samples_real": downsampling.linear(progress, hyper["n_init"], hyper["n_final"]),
             "token_fraction": downsampling.linear(progress, hyper["k_init"], hyper["k_final"]),
         }
-    where, entropy = mask(inputs), inputs["entropy"]
+    where, entropies = mask(inputs), inputs["entropy"]
     advantage = group_advantages(inputs["rewards"], inputs["group_ids"], hyper.get("epsilon", 1e-6))
     options = {"num_samples": hyper["num_samples"], "token_fraction": hyper["token_fraction"]}
-    tokens = downsampling.d3s(entropy, advantage[:, None], **options, where=where)
+    tokens = downsampling.d3s(entropies, advantage[:, None], **options, where=where)
     rows = downsampling.max_variance_rows(advantage, hyper["num_samples"], where=where.any(-1))
     return {
         "advantages": advantage,
         "selected_rows": jnp.flatnonzero(rows),
         "max_variance": numerics.variance(advantage, where=rows),
-        "token_score": jnp.where(where & rows[:, None], jnp.abs(advantage)[:, None] * entropy, 0),
+        "token_score": jnp.where(where & rows[:, None], jnp.abs(advantage)[:, None] * entropies, 0),
         "num_tokens": tokens.sum(),
         "token_mask": tokens,
     }
