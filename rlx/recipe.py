@@ -1,7 +1,7 @@
 """Policy-gradient methods put together from parts that a config names.
 
-advantage -> ratio -> surrogate -> selection and weights -> regularisers -> aggregation: every stage is one keyword of
-:func:`policy_gradient`, and may be changed in a published recipe of the catalogue (``rlx.catalog.recipes``)::
+rewards -> advantage -> ratio -> surrogate -> selection and weights -> regularisers -> aggregation: every stage is a
+keyword of :func:`policy_gradient`, and may be changed in a published recipe (``rlx.catalog.recipes``)::
 
     rlx.build({"name": "grpo", "surrogate": "cispo", "select": "high_entropy(0.2)", "aggregate": "constant(1024)"})
 
@@ -28,6 +28,7 @@ Parts = stages.Spec | Sequence[stages.Spec] | None
 def policy_gradient(
     *arrays: Array,
     reward: Parts = None,
+    reward_bonus: Parts = None,
     advantage: Parts = "grpo",
     shape: Parts = None,
     ratio: stages.Spec = "token",
@@ -52,7 +53,8 @@ def policy_gradient(
     Args:
       arrays: those that the recipe needs (``rlx.build(...).needs``, then ``prepare_needs``), in that order:
         ``logprobs, old_logprobs [..., K, T]`` (nats), ``rewards [..., K]`` for the default.
-      reward: parts that change the rewards first, each the array that its name for it is.
+      reward: parts that give the rewards anew: ``token_rewards`` where they read these, else ``rewards``.
+      reward_bonus: parts that are added to the rewards that the estimator reads; to those of the last token.
       advantage: estimator, of kind ``advantage`` in the catalogue, with or without ``_advantage``; None: the batch has
         ``advantages``.
       shape: parts that change the advantages.
@@ -79,7 +81,8 @@ def policy_gradient(
     >>> print(policy_gradient(logprobs, logprobs, rewards, advantage="dr_grpo", reduce=None)[0, :, 0])
     [-0.5  0.5]
     """
-    chosen = {"reward": reward, "advantage": advantage, "shape": shape, "ratio": ratio, "surrogate": surrogate}
+    chosen: dict[str, Any] = {"reward": reward, "reward_bonus": reward_bonus, "advantage": advantage, "shape": shape}
+    chosen |= {"ratio": ratio, "surrogate": surrogate}
     chosen |= {"weight": weight, "select": select, "mask": mask, "kl": kl, "old_kl": old_kl}
     given = named if isinstance(entropy, float | int) else {**named, "entropy": entropy}
     bonus = entropy if isinstance(entropy, float | int) else 0.0
@@ -117,6 +120,7 @@ def needs(preset: Mapping[str, Any]) -> tuple[str, ...]:
 def method(
     *,
     reward: Parts = None,
+    reward_bonus: Parts = None,
     advantage: Parts = "grpo",
     shape: Parts = None,
     ratio: stages.Spec = "token",
@@ -138,7 +142,8 @@ def method(
     >>> method(select="high_entropy(0.2)", kl="k3(0.04)").prepare_needs
     ('rewards', 'entropy')
     """
-    chosen = {"reward": reward, "advantage": advantage, "shape": shape, "weight": weight, "select": select}
+    chosen: dict[str, Any] = {"reward": reward, "reward_bonus": reward_bonus, "advantage": advantage, "shape": shape}
+    chosen |= {"weight": weight, "select": select}
     chosen |= {"mask": mask, "old_kl_select": old_kl_select}
     parts = {stage: stages.parts_of(stage, value) for stage, value in chosen.items()}
     loss = Loss(
@@ -185,6 +190,8 @@ def constants_of(
     run = stages.Run(pool, where, key, axis_name)
     for part in parts["reward"]:
         pool[part.changes] = run(part)
+    for part in parts["reward_bonus"]:
+        pool[stages.bonus_of(parts)] = run.bonus(part, stages.bonus_of(parts))
     for part in (*parts["advantage"], *parts["shape"]):
         pool["advantages"] = run.tokens(part)
     found = {"advantages": take(pool, "advantages", "a recipe"), "where": where}

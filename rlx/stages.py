@@ -20,6 +20,7 @@ AMBIENT = ("where", "reduce", "key", "axis_name")
 
 STAGES: dict[str, str] = {
     "reward": "statistic",
+    "reward_bonus": "statistic",
     "advantage": "advantage",
     "shape": "weights",
     "ratio": "",
@@ -35,7 +36,7 @@ STAGES: dict[str, str] = {
 """Stage -> the kind of catalogue entries that are its parts; none for those with parts of their own."""
 MODULES = {"weights": ("select", "small_parts"), "advantage": ("returns",)}
 """Kind -> modules of rlx.policy with parts of it that are no published method."""
-BEFORE_ADVANTAGES = ("reward", "advantage")
+BEFORE_ADVANTAGES = ("reward", "reward_bonus", "advantage")
 
 RATIOS: dict[str, Callable[..., Array]] = {
     f.__name__: f
@@ -91,8 +92,8 @@ class Part(NamedTuple):
 
     @property
     def changes(self) -> str:
-        """The array that a part of the stage ``reward`` gives anew: the first that it reads."""
-        return self.required[0]
+        """The array that a part of the stage ``reward`` gives anew: rewards of tokens where it reads them."""
+        return "token_rewards" if "token_rewards" in self.required else "rewards"
 
 
 class Known(NamedTuple):
@@ -161,8 +162,6 @@ def checked(stage: str, found: Part) -> Part:
             raise errors.UserError(
                 f"{label} needs 'advantages', which only the stage advantage makes: use it as shape."
             )
-    if stage == "reward" and not found.required:
-        raise errors.UserError(f"{label} reads no array: it has no reward to change.")
     return found
 
 
@@ -274,12 +273,21 @@ class Reads(NamedTuple):
 def arrays_read(parts: Mapping[str, Sequence[Part]]) -> Reads:
     """What the parts read of the batch: the estimator gives the advantages, and the mask the lengths."""
     made = {"lengths", "group_where", *(("advantages",) if parts["advantage"] else ())}
+    if parts["reward"] and parts["reward"][0].changes not in parts["reward"][0].required:
+        made |= {parts["reward"][0].changes}  # made of other arrays altogether
     every = [part for stage in parts.values() for part in stage]
-    given = () if parts["advantage"] else ("advantages",)
+    given = [] if parts["advantage"] else ["advantages"]
+    given += [name for name in (bonus_of(parts),) if parts["reward_bonus"] and name not in made]
     required = [name for part in every for name in part.required if name not in made]
     optional = ["weights", "lengths", *(name for part in every for name in part.optional if name not in made)]
     required = tuple(dict.fromkeys((*given, *required)))
     return Reads(required, tuple(name for name in dict.fromkeys(optional) if name not in required))
+
+
+def bonus_of(parts: Mapping[str, Sequence[Part]]) -> str:
+    """The rewards that the stage ``reward_bonus`` adds to: those that the estimator reads."""
+    read = [name for part in parts["advantage"] for name in part.required]
+    return "token_rewards" if "token_rewards" in read and "rewards" not in read else "rewards"
 
 
 def coupling_of(parts: Mapping[str, Sequence[Part]]) -> str:
@@ -326,6 +334,16 @@ class Run:
         if not hasattr(array, "ndim") or array.ndim not in (self.where.ndim - 1, self.where.ndim):
             raise errors.UserError(f"{part.label} gives no array of tokens or responses, but {type(found).__name__}.")
         return array if array.ndim == self.where.ndim else array[..., None]
+
+    def bonus(self, part: Part, name: str) -> Array:
+        """The rewards of a name with the result of a part added, at the last token where they are those of tokens."""
+        found, rewards = self.tokens(part), take(self.pool, name, part.label)
+        if found.shape[-1] != 1:
+            raise errors.UserError(f"{part.label} gives numbers of tokens, not of responses: use it as reward.")
+        if name == "rewards":
+            return rewards + found[..., 0]
+        after = jnp.cumsum(self.where[..., ::-1], -1)[..., ::-1]
+        return rewards + jnp.where(self.where & (after == 1), found, 0)
 
     def selected(self, part: Part) -> Array:
         """The result of a part as a boolean array."""

@@ -22,6 +22,7 @@ REWARDS = jnp.asarray(RNG.integers(0, 2, (ROWS, K)), jnp.float32).at[0].set(jnp.
 WHERE = jnp.arange(T) < jnp.asarray(RNG.integers(1, T + 1, (ROWS, K)))[..., None]
 LAST = jnp.arange(T) == WHERE.sum(-1, keepdims=True) - 1
 TOKEN_REWARDS = jnp.where(LAST, REWARDS[..., None], 0)
+OVERLONG = rlx.dapo_overlong_penalty(WHERE.sum(-1), max_length=4, buffer_length=2, where=WHERE.any(-1))
 KEY = jax.random.key(0)
 BATCH = {
     "logprobs": LOGPROBS,
@@ -63,7 +64,7 @@ BY_HAND = {
         ),
     ),
     "dr_grpo": ({}, lambda x: ppo(x, grpo(scale=False), aggregate.constant(1024))),
-    "dapo": ({}, lambda x: rlx.ppo_clip_loss(x, OLD, grpo(), clip_high=0.28, where=WHERE)),
+    "dapo": ({"reward_bonus": None}, lambda x: rlx.ppo_clip_loss(x, OLD, grpo(), clip_high=0.28, where=WHERE)),
     "ppo": ({}, lambda x: ppo(x, whitened())),
     "rloo": (
         {},
@@ -128,6 +129,18 @@ CHANGED = {
             where=WHERE,
             reduce=aggregate.constant(1024),
         ),
+    ),
+    "a bonus on the reward of the response": (
+        {"reward_bonus": "dapo_overlong_penalty(4, 2)", "kl": None, "aggregate": "token_mean"},
+        lambda x: ppo(x, rlx.grpo_advantage(REWARDS + OVERLONG, where=WHERE.any(-1))),
+    ),
+    "a bonus on the reward of the last token": (
+        {"advantage": "reward_to_go", "reward_bonus": "dapo_overlong_penalty(4, 2)", "kl": None, "aggregate": "mean"},
+        lambda x: ppo(x, (REWARDS + OVERLONG)[..., None]),
+    ),
+    "rewards made of other arrays": (
+        {"reward": lambda entropy: entropy.sum(-1), "kl": None, "aggregate": "mean"},
+        lambda x: ppo(x, rlx.grpo_advantage(ENTROPY.sum(-1), where=WHERE.any(-1))),
     ),
     "a mask shrinks the denominator": (
         {"mask": "low_probability(0.4)", "kl": None, "aggregate": "token_mean"},
@@ -261,6 +274,9 @@ def test_arrays_follow_from_the_parts():
     built = rlx.build({"name": "grpo", "advantage": None, "old_kl": "k2(0.1)", "ratio": "none", "kl": None})
     assert built.needs == ("logprobs", "old_logprobs") and built.prepare_needs == ("advantages",)
     assert built.coupling == "example"
+    built = rlx.build({"name": "grpo", "reward": "pear", "reward_bonus": "dapo_overlong_penalty"})
+    assert built.prepare_needs == ("entropy", "correct", "think_ends")
+    assert rlx.build({"name": "grpo", "reward_bonus": "dapo_overlong_penalty"}).prepare_needs == ("rewards",)
 
 
 def test_a_direct_call_is_the_method():
@@ -284,7 +300,7 @@ def test_weights_of_the_batch_join_those_of_the_recipe():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: rlx.dapo(LOGPROBS, OLD), "advantage 'grpo' needs 'rewards', which the batch does not have"),
+        (lambda: rlx.dr_grpo(LOGPROBS, OLD), "advantage 'dr_grpo' needs 'rewards', which the batch does not have"),
         (lambda: rlx.dapo(LOGPROBS, OLD, REWARDS, REWARDS), "4 arrays by position, but the recipe needs 3"),
         (lambda: rlx.dapo(LOGPROBS, OLD, REWARDS, entrpy=0.1), "'entrpy' is neither a stage nor an array.* 'entropy'"),
     ],

@@ -43,6 +43,7 @@ ERRORS = {
     "two estimators": ({"advantage": ["grpo", "rloo"]}, "takes one estimator"),
     "unknown array": ({"select": lambda surprises: None}, "needs 'surprises', which no stage and no batch gives"),
     "too early": ({"reward": lambda advantages: None}, "needs 'advantages', which only the stage advantage makes"),
+    "bonus too early": ({"reward_bonus": lambda advantages: None}, "needs 'advantages'"),
     "aggregate": ({"aggregate": "constant"}, "Unknown aggregation 'constant'"),
 }
 
@@ -105,6 +106,11 @@ def test_selections_are_boolean_and_results_are_of_tokens_or_responses():
     runner, part = run(lambda entropy: entropy.sum() > 0, entropy=jnp.zeros((1, 1, 2)))
     with pytest.raises(errors.UserError, match="gives no array of tokens or responses"):
         runner.selected(part)
+    runner, part = run(
+        lambda entropy: entropy, stage="reward_bonus", rewards=jnp.ones((1, 1)), entropy=jnp.ones((1, 1, 2))
+    )
+    with pytest.raises(errors.UserError, match="numbers of tokens, not of responses: use it as reward"):
+        runner.bonus(part, "rewards")
     runner, part = run(lambda rewards: rewards > 0, rewards=jnp.ones((1, 1)))
     assert runner.selected(part).shape == (1, 1, 1)
     runner, part = run("high_entropy", entropies=jnp.zeros((1, 1, 2)))
