@@ -34,7 +34,7 @@ def group_normalize(
       centre: the baseline c, a function of rewards and ``where`` (:mod:`rlx.policy.centres`).
       scale: False leaves the difference unscaled.
       ddof: 1 for the unbiased standard deviation, 0 for the population's.
-      epsilon: added to the standard deviation (not the variance).
+      epsilon: added to the standard deviation (not the variance); with 0, a group without spread has 0.
       singleton: a group with one member has no baseline: ``raw`` takes mean 0 and deviation 1, so that its reward stays
         (verl); ``zero`` gives 0.
       where: ``[..., K]`` real members.
@@ -57,7 +57,7 @@ def group_normalize(
     spread = numerics.std(rewards, -1, where=where, ddof=ddof, keepdims=True) if scale else 1.0
     alone = rewards if singleton == "raw" else jnp.zeros_like(rewards)
     relative = jnp.where(several, rewards - centre(rewards, where), alone)
-    return numerics.clean(relative / (jnp.where(several, spread, 1.0) + epsilon * scale), where)
+    return numerics.clean(numerics.safe_divide(relative, jnp.where(several, spread, 1.0) + epsilon * scale), where)
 
 
 def grpo_advantage(

@@ -71,6 +71,10 @@ def test_equal_rewards_have_no_advantage(centre: centres.Centre) -> None:
     np.testing.assert_array_equal(advantages.group_normalize(equal, centre=centre), np.zeros((3, 3)))
 
 
+def test_equal_rewards_have_no_advantage_without_an_epsilon() -> None:
+    np.testing.assert_array_equal(grpo_advantage(jnp.full((2, 3), 0.7), epsilon=0.0), 0)
+
+
 def test_special_cases() -> None:
     """Names of one formula: a shift of 0, equal lengths, a soft maximum that is the mean, no virtual response."""
     centred, scaled = rlx.dr_grpo_advantage(REWARDS), rlx.grpo_advantage(REWARDS)
