@@ -72,7 +72,7 @@ def test_equal_rewards_have_no_advantage(centre: centres.Centre) -> None:
 
 
 def test_equal_rewards_have_no_advantage_without_an_epsilon() -> None:
-    np.testing.assert_array_equal(grpo_advantage(jnp.full((2, 3), 0.7), epsilon=0.0), 0)
+    np.testing.assert_array_equal(advantages.grpo_advantage(jnp.full((2, 3), 0.7), epsilon=0.0), 0)
 
 
 def test_special_cases() -> None:
