@@ -22,11 +22,16 @@ class Aggregation(NamedTuple):
       count: unit mask -> scalar, additive over rows; None divides by nothing.
       axis_name: mapped axes the mean is global over. Under pmap or shard_map the call returns this shard's share of the
         global loss: ``psum`` the shares, and their gradients, to get the whole.
+      name: what a config calls it.
     """
 
     weights: Callable[[Array], Array]
     count: Callable[[Array], Array] | None
     axis_name: numerics.AxisName = None
+    name: str = "aggregation"
+
+    def __repr__(self) -> str:
+        return self.name
 
     def __call__(self, loss: Array, where: Array | None = None) -> Array:
         where = jnp.ones(loss.shape, bool) if where is None else jnp.broadcast_to(where, loss.shape)
@@ -69,19 +74,19 @@ def _per_row(where: Array) -> Array:
     return numerics.safe_divide(_ones(where), numerics.count(where, _ones(where), -1, keepdims=True))
 
 
-mean = Aggregation(_ones, _units)
+mean = Aggregation(_ones, _units, name="mean")
 """Mean over all valid units: examples of a preference loss, tokens of a token loss."""
 
 token_mean = mean
 """Mean over all valid tokens of the batch (DAPO; verl ``token-mean``)."""
 
-sequence_mean = Aggregation(_per_row, _rows)
+sequence_mean = Aggregation(_per_row, _rows, name="sequence_mean")
 """Mean over non-empty rows of the mean over their tokens (GRPO; verl ``seq-mean-token-mean``)."""
 
-sequence_sum = Aggregation(_ones, _rows)
+sequence_sum = Aggregation(_ones, _rows, name="sequence_sum")
 """Mean over non-empty rows of the sum over their tokens (verl ``seq-mean-token-sum``)."""
 
-total = Aggregation(_ones, None)
+total = Aggregation(_ones, None, name="total")
 """Plain sum over all valid units."""
 
 
@@ -91,7 +96,7 @@ def with_empty(reduction: Aggregation) -> Aggregation:
     >>> print(with_empty(sequence_mean)(jnp.ones((2, 2)), jnp.array([[True, True], [False, False]])))
     0.5
     """
-    return reduction._replace(count=_all_rows)
+    return reduction._replace(count=_all_rows, name=f"{reduction.name}_with_empty")
 
 
 sequence_mean_with_empty = with_empty(sequence_mean)
@@ -115,7 +120,8 @@ def constant(length: float | Array, *, per_row: bool = True, empty: bool = False
     0.75
     """
     rows = _all_rows if empty else _rows
-    return Aggregation(lambda where: _ones(where) / length, rows if per_row else None)
+    name = f"constant({length}, per_row={per_row}, empty={empty})"
+    return Aggregation(lambda where: _ones(where) / length, rows if per_row else None, name=name)
 
 
 def units(loss: Array, where: Array) -> tuple[Array, Array]:

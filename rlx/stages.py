@@ -196,7 +196,11 @@ def ratio_of(value: Spec) -> Ratio:
     function = lookup("ratio", call.name, RATIOS)
     options = [name for name in keywords_of(function) if name not in AMBIENT]
     given = arguments("ratio", call, options)
-    return functools.partial(function, **given) if given else function
+    if not given:
+        return function
+    made = functools.partial(function, **given)
+    made.__name__ = value  # type: ignore[attr-defined]  # what documents and configs show
+    return made
 
 
 def surrogate_of(value: Spec) -> Surrogate:

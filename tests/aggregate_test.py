@@ -68,6 +68,12 @@ def test_a_count_of_tokens_given_from_outside_is_exact_over_parts():
     np.testing.assert_allclose(sum(parts), EXPECTED["token_mean"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_reduction_shows_the_name_that_makes_it(name):
+    again = aggregate.by_name(repr(aggregate.by_name(name)))
+    np.testing.assert_array_equal(again(LOSS, WHERE), aggregate.by_name(name)(LOSS, WHERE))
+
+
 def test_unknown_name_lists_close_matches():
     with pytest.raises(errors.UserError, match=r"Unknown aggregation 'token_maen'. Did you mean 'token_mean'"):
         aggregate.by_name("token_maen")

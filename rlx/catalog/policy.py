@@ -1,17 +1,16 @@
 """Policy losses on a ratio: published methods, and what TRL calls by its own names."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
-from rlx import aggregate
+from rlx import aggregate, stages
 from rlx.catalog import recipes
 from rlx.catalog.entry import Entry
 from rlx.policy import clipped, group_reinforce, ratios, regularize, weighted
 
 REFERENCE = {"beta": "reference_logprobs"}
-TOKEN = functools.partial(ratios.token, bound=ratios.OVERFLOW)
-SEQUENCE = functools.partial(ratios.sequence, maximum=ratios.OVERFLOW)
+TOKEN = stages.ratio_of(f"token({ratios.OVERFLOW})")
+SEQUENCE = stages.ratio_of(f"sequence({ratios.OVERFLOW})")
 TRL: Mapping[str, Any] = {
     "ratio": TOKEN,
     "estimator": regularize.low_variance(maximum=float("inf")),

@@ -35,6 +35,9 @@ class Estimator(NamedTuple):
     uses: Mapping[str, str]
     warning: str = ""
 
+    def __repr__(self) -> str:
+        return self.name
+
 
 def low_variance(bound: float = 20.0, maximum: float = 10.0) -> Estimator:
     r"""k3: :math:`e^{-d} - 1 + d`, never negative, with d clamped to +-bound and the result to +-maximum.

@@ -43,6 +43,11 @@ def common(hyper: Hyper, inputs: Inputs) -> dict[str, Any]:
     return {"beta": hyper.get("beta", 0.0), "estimator": K3, "where": mask(inputs), "reduce": reduce_of(hyper)}
 
 
+def bounds_of(hyper: Hyper) -> tuple[float, float, float | None]:
+    """Low, high and cap; TRL's ``epsilon_high`` is ``epsilon`` unless it is given."""
+    return hyper["epsilon"], hyper.get("epsilon_high") or hyper["epsilon"], hyper.get("delta")
+
+
 def arrays_of(inputs: Inputs) -> dict[str, Array | None]:
     return {
         "logprobs": inputs["logprobs"],
@@ -70,9 +75,10 @@ def reported(hyper: Hyper, inputs: Inputs) -> Outputs:
         found["mean_kl"] = numerics.mean(kl, where=where)
     if "epsilon" not in hyper:
         return found
-    capped = jnp.minimum(ratio, hyper.get("delta") or np.inf)
-    low = (capped < 1 - hyper["epsilon"]) & (arrays["advantages"] < 0)
-    high = (capped > 1 + hyper["epsilon_high"]) & (arrays["advantages"] > 0)
+    below, above, cap = bounds_of(hyper)
+    capped = jnp.minimum(ratio, cap or np.inf)
+    low = (capped < 1 - below) & (arrays["advantages"] < 0)
+    high = (capped > 1 + above) & (arrays["advantages"] > 0)
     for name, flags in {"low": low, "high": high, "region": low | high}.items():
         flags = flags.astype(ratio.dtype)
         by_row = hyper.get("importance_sampling_level") == "sequence"
@@ -83,7 +89,7 @@ def reported(hyper: Hyper, inputs: Inputs) -> Outputs:
 
 def clipped(hyper: Hyper, inputs: Inputs) -> Outputs:
     """All losses with PPO's clip, at the level of tokens or responses."""
-    bounds = {"clip_low": hyper["epsilon"], "clip_high": hyper["epsilon_high"], "cap": hyper.get("delta")}
+    bounds = dict(zip(("clip_low", "clip_high", "cap"), bounds_of(hyper), strict=True))
     options = {**bounds, **common(hyper, inputs), **corrected(hyper)}
     return {"loss": rlx.trl_grpo_loss(**arrays_of(inputs), **options), **reported(hyper, inputs)}
 
@@ -110,11 +116,11 @@ def vespo(hyper: Hyper, inputs: Inputs) -> Outputs:
 
 def high_entropy(hyper: Hyper, inputs: Inputs) -> Outputs:
     """A recipe: the selection is one of its parts."""
-    bounds = {"low": hyper["epsilon"], "high": hyper["epsilon_high"], "cap": hyper.get("delta")}
+    low, high, cap = bounds_of(hyper)
     quantile, options = hyper["top_entropy_quantile"], common(hyper, inputs)
     beta, corrects = hyper.get("beta", 0.0), hyper.get("use_bias_correction_kl", False)
     penalty = {"kl": f"k3({beta}, corrected={corrects})"} if beta else {}
-    stages = {"surrogate": surrogates.clip(**bounds), "select": f"high_entropy({quantile})", **penalty}
+    stages = {"surrogate": surrogates.clip(low, high, cap=cap), "select": f"high_entropy({quantile})", **penalty}
     arrays = {name: array for name, array in arrays_of(inputs).items() if array is not None}
     arrays |= {"entropy": inputs["entropy"]}
     named = {"where": options["where"], "reduce": options["reduce"], "ratio": corrected(hyper)["ratio"]}
