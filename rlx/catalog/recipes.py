@@ -371,10 +371,7 @@ ENTRIES: dict[str, Entry] = {
         "-log pi (r - mean r) without some of the bad responses, mean over tokens",
         coupling="batch",
         advantage="red_drop",
-        exempt={
-            **PERMUTED,
-            "units_reduce_to_the_loss": "what is dropped is drawn, and the method and the direct call get other keys",
-        },
+        exempt=PERMUTED,
         **REINFORCE,
     ),
     "off_policy_mask_grpo": published(
