@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from rlx import catalog, config
+from rlx import catalog, config, recipe
 from rlx.catalog.wanted import WANTED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,8 @@ current and that every case passes, value and gradient (`tests/conformance_test.
 * *Provenance*: what produced the golden vectors. `official code`: the paper's own repository was run. `peer library`:
   a maintained library was run. `equation`: no code is public; an independent implementation of the paper's equation.
 * *Cases*: golden cases that check the method, gradients included; *none*: tests derive what must hold.
-* *Parts*: functions of the shared parts (`rlx/preference`, `rlx/policy`) that it is made of.
+* *Parts*: functions of the shared parts (`rlx/preference`, `rlx/policy`) that it is made of; a recipe names its own as
+  preset (`rlx/recipe.py`).
 * *Config*: losses on pairs, lists or text train from `configs/preference.py:<name>`; what does not, and why, stands
   below. Methods of a policy gradient need rollouts.
 * *Elsewhere*: names in other libraries; `rlx.from_trl` and `rlx.from_verl` take those names with their arguments.
@@ -37,7 +38,10 @@ current and that every case passes, value and gradient (`tests/conformance_test.
 
 """
 ARXIV = "arXiv:"
-PARTS = ("labels", "links", "scores", "compare", "ratios", "surrogates", "select", "weights", "regularize", "signals")
+PARTS = (
+    *("labels", "links", "scores", "compare"),
+    *("centres", "ratios", "surrogates", "importance", "select", "weights", "regularize", "signals"),
+)
 COLUMNS = (
     "name",
     "kind",
@@ -100,7 +104,8 @@ def parts(function: Callable, seen: frozenset[Callable] = frozenset()) -> set[st
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             module = names.get(node.value.id)
             used = getattr(module, node.attr, None)
-            if inspect.ismodule(module) and module.__name__.rpartition(".")[2] in PARTS:
+            part = inspect.ismodule(module) and module.__name__.rpartition(".")[2] in PARTS
+            if part and not isinstance(used, type | dict):
                 found.add(f"{node.value.id}.{node.attr}")
         else:
             used = names.get(node.id) if isinstance(node, ast.Name) else None
@@ -124,7 +129,7 @@ def row(name: str) -> str:
         f"`{entry.equation}`",
         f"`{entry.function.__name__}({preset})`" if preset else "",
         ", ".join(f"`{array}`" for array in entry.needs),
-        ", ".join(f"`{part}`" for part in sorted(parts(entry.function))),
+        "" if entry.function is recipe.policy_gradient else ", ".join(f"`{p}`" for p in sorted(parts(entry.function))),
         f"`preference.py:{name}`" if trains(name) else "",
         paper(entry.paper),
         entry.provenance,
