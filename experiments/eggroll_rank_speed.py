@@ -58,7 +58,7 @@ def rows(cells: Sequence[Row], config: ConfigDict) -> list[Row]:
         x = jax.random.normal(key, (config.members, config.width))
         noise = draw(key, w, **options)
         forward_ms = milliseconds(lambda w=w, x=x, noise=noise: forward(x, w, noise), config.calls)
-        draw_ms = milliseconds(lambda key=key, w=w: draw(key, w, **options), max(config.calls // 4, 1))
+        draw_ms = milliseconds(lambda key=key, w=w: draw(key, w, **options), max(config.calls // 10, 1))
         found.append({"forward_ms": forward_ms, "draw_ms": draw_ms})
     return found
 

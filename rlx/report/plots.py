@@ -170,7 +170,8 @@ def _lines(axis: Axes, rows: Sequence[Row], metric: str, axis_key: str, keys: Se
     logarithmic = bool(values) and values[0] > 0 and values[-1] / values[0] >= 50
     for i, name in enumerate(groups):
         group = sorted((row for row in rows if label(row, keys) == name), key=lambda row: row[axis_key])
-        shift = min(0.012, 0.1 / len(groups)) * (i - (len(groups) - 1) / 2)  # neighbouring intervals side by side
+        # neighbouring intervals side by side, well short of the next place on the axis
+        shift = min(0.012, 0.1 / len(groups), 0.4 / (len(groups) * len(values))) * (i - (len(groups) - 1) / 2)
         span = values[-1] / values[0] if logarithmic else values[-1] - values[0]
         places = [row[axis_key] * span**shift if logarithmic else row[axis_key] + shift * span for row in group]
         means = [row[metric].mean for row in group]
