@@ -80,6 +80,6 @@ def panels(rows: Sequence[Row]) -> list[parts.Panel]:
     shown: list[parts.Panel] = [
         (f"{metric}, learning rate {lowest:g}", points, ("method", "step"), metric) for metric in ("entropy", "reward")
     ]
-    shown.append(("reward over entropy: is it one curve?", binned(points), ("method", "entropy"), "reward"))
+    shown.append(("reward over entropy (methods set apart sideways)", binned(points), ("method", "entropy"), "reward"))
     grpo = fits(row for row in rows if row["method"] == "grpo")
     return [*shown, ("grpo, fit of the law by learning rate", grpo, ("learning_rate", "fit"), "r2")]
