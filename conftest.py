@@ -1,5 +1,6 @@
 """The process that tests run in: virtual devices, a compilation cache, and the names that docstring examples use."""
 
+import itertools
 import os
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +47,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--vectors", type=Path, default=vectors, metavar="DIR", help=f"conformance vectors (default: {vectors})"
     )
+
+
+TESTS_RUN = itertools.count(1)
+
+
+def pytest_runtest_teardown() -> None:
+    """Forgets compiled programs now and then: those of thousands of tests would fill gigabytes."""
+    if next(TESTS_RUN) % 300 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
