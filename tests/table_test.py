@@ -23,6 +23,7 @@ CALLS = sorted(name for name, entry in rlx.catalog.CATALOG.items() if entry.kind
 SOLVERS = [name for name in CALLS if rlx.catalog.CATALOG[name].kind == "solver"]
 LOSSES = [name for name in NAMES if rlx.catalog.CATALOG[name].kind == "loss"]
 NOT_OF_LOSSES = (
+    "four_shards_under_jit",
     "four_shards_under_pmap",
     "constants_carry_no_gradient",
     "deterministic",
@@ -339,6 +340,13 @@ def test_four_devices_under_pmap(name):
     found, found_state = jax.pmap(share, axis_name="rows")({k: v[:, None] for k, v in batch.items()})
     close(found, np.full(4, expected.loss))
     close(found_state, sharding.replicate(expected.state, 4))
+
+
+@prop([name for name in NAMES if name not in LOSSES])
+def test_four_shards_under_jit(name):
+    arrays, where = samples.make(name, 0)
+    placed = jax.device_put((arrays, where), NamedSharding(sharding.make_mesh({"data": 4}), PartitionSpec("data")))
+    close(samples.compiled(name)(*placed), result(name, arrays, where))
 
 
 @prop([name for name in NAMES if name not in LOSSES])
