@@ -23,7 +23,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m experiments.rdpo_noise $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check

@@ -21,7 +21,8 @@ def batches(name, shape):
 
 
 @pytest.mark.parametrize("shape", range(len(extremes.SHAPES)))
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in extremes.LOSSES])
+@pytest.mark.property
+@pytest.mark.parametrize("name", extremes.LOSSES)
 def test_extremes_are_finite(name, shape):
     @settings(max_examples=10, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck])
     @given(batches(name, extremes.SHAPES[shape]))

@@ -34,16 +34,12 @@ PROPERTIES: dict[str, list[str]] = {}
 
 
 def prop(names):
-    """Runs a test for every name that is not exempt from it; the property is called like the test.
-
-    All properties of a name run in one worker of ``pytest -n``, where the compiled programs of the name are.
-    """
+    """Runs a test for every name that is not exempt from it; the property is called like the test."""
 
     def decorate(test):
         label = test.__name__.removeprefix("test_")
         PROPERTIES[label] = [name for name in names if label not in rlx.catalog.CATALOG[name].exempt]
-        marked = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PROPERTIES[label]]
-        return pytest.mark.parametrize("name", marked)(test)
+        return pytest.mark.property(pytest.mark.parametrize("name", PROPERTIES[label])(test))
 
     return decorate
 
