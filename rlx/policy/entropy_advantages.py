@@ -153,7 +153,8 @@ def empg(
     Args:
       advantages: ``[..., K, T]`` or ``[..., K, 1]``; A is their mean over the step.
       entropy: ``[..., K, T]`` entropy of the policy at the token (nats).
-      turn_ids: ``[..., K, T]`` int, step of a token, from 0; negative for an observation, which gets 0.
+      turn_ids: ``[..., K, T]`` int, step of a token, from 0; an observation has a negative one, and gets 0, as
+        does a number of T or more.
       k: strength of the scale.
       k_f: strength of the bonus.
       zeta: weight of the bonus.
@@ -178,7 +179,8 @@ def empg(
     check_shapes(entropy=entropy, advantages=advantages, turn_ids=turn_ids, where=where)
     if centre not in ("step", "token"):
         raise errors.UserError(f"centre must be 'step' or 'token', got {centre!r}.")
-    acting = turn_ids >= 0 if where is None else (turn_ids >= 0) & where
+    inside = (turn_ids >= 0) & (turn_ids < entropy.shape[-1])
+    acting = inside if where is None else inside & where
     of = {"turn_ids": turn_ids, "where": acting}
     found = steps(constant(entropy, acting), **of)
     options = {"k": k, "k_f": k_f, "epsilon": epsilon, "axis_name": axis_name}
