@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import rlx
 from rlx import aggregate, method
 from rlx.train import sharding
+from rlx.types import VOCABULARY
 from tests import examples, samples
 
 NAMES = sorted(name for name, entry in rlx.catalog.CATALOG.items() if entry.kind not in ("host", "solver"))
@@ -23,10 +24,12 @@ CALLS = sorted(name for name, entry in rlx.catalog.CATALOG.items() if entry.kind
 SOLVERS = [name for name in CALLS if rlx.catalog.CATALOG[name].kind == "solver"]
 LOSSES = [name for name in NAMES if rlx.catalog.CATALOG[name].kind == "loss"]
 NOT_OF_LOSSES = (
+    "added_masked_members",
     "four_shards_under_jit",
     "four_shards_under_pmap",
     "constants_carry_no_gradient",
     "deterministic",
+    "members_in_another_order",
     "solver_under_jit",
     "precision",
 )
@@ -365,6 +368,45 @@ def test_constants_carry_no_gradient(name):
     first = samples.entry(name).needs[0]
     total = lambda x: sum(leaf.sum() for leaf in jax.tree.leaves(samples.call(name, arrays | {first: x}, where)))  # noqa: E731
     np.testing.assert_array_equal(jax.jit(jax.grad(total))(jnp.asarray(arrays[first])), 0)
+
+
+GROUPED = [
+    name for name in NAMES if rlx.catalog.CATALOG[name].kind == "advantage" and samples.unit_axes(name).startswith("K")
+]
+
+
+def on_members(change, arrays, where):
+    """``change(array, axis)`` on the axis of the responses, of every array that has one and of the mask."""
+    axes = {key: VOCABULARY[key][0].lstrip(".") for key in arrays}
+    changed = {key: change(v, 1 + axes[key].index("K")) if "K" in axes[key] else v for key, v in arrays.items()}
+    return changed, change(where, 1)
+
+
+def of_members(found, size, index):
+    """Results at these members; what a group has as a whole stays."""
+    return jax.tree.map(lambda x: np.asarray(x)[:, index] if x.shape[1:2] == (size,) else x, found)
+
+
+@prop(GROUPED)
+def test_members_in_another_order(name):
+    arrays, where = samples.make(name, 0)
+    order = np.array([2, 0, 1])
+    permuted = on_members(lambda x, axis: np.take(x, order, axis), arrays, where)
+    close(result(name, *permuted), of_members(result(name, arrays, where), len(order), order))
+
+
+@prop(GROUPED)
+def test_added_masked_members(name):
+    """A group padded by members that are none, whatever they hold."""
+    arrays, where = samples.make(name, 0)
+    size = where.shape[1]
+
+    def pad(array, axis):
+        more = np.full_like(np.repeat(np.take(array, [0], axis), 5, axis), np.nan if array.dtype == np.float32 else 0)
+        return np.concatenate([array, more], axis)
+
+    padded = result(name, *on_members(pad, arrays, where))
+    close(of_members(padded, size + 5, np.arange(size)), result(name, arrays, where))
 
 
 def example(name, seed=0):
