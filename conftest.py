@@ -58,8 +58,8 @@ TESTS_RUN = itertools.count(1)
 
 
 def pytest_runtest_teardown() -> None:
-    """Forgets compiled programs now and then: those of thousands of tests would fill gigabytes."""
-    if next(TESTS_RUN) % 500 == 0:
+    """Forgets compiled programs now and then: those of thousands of tests fill gigabytes, and slow each new one."""
+    if next(TESTS_RUN) % 150 == 0:
         jax.clear_caches()
 
 
