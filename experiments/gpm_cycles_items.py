@@ -155,7 +155,7 @@ def tested(config: ConfigDict, rows: Sequence[Row]) -> list[parts.Tested]:
     for dimension in config.dimensions[1:]:
         text = f"tournaments: accuracy of gpm in {dimension} dimensions is 1"
         cell = {"table": TOURNAMENTS, "dimension": dimension}
-        found.append((claims.every(text, rows, "accuracy", cell, low=1.0), "prototype of the specification: 1.0"))
+        found.append((claims.every(text, rows, "accuracy", cell, low=1.0), "an earlier prototype of ours: 1.0"))
     for method, how in ((GPM, "fitted by the loss"), (EXACT, "made of the eigenvectors")):
         text = (
             f"gpm in {config.num_items} dimensions has any log-odds of {config.num_items} items, {how}: largest error"
