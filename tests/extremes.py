@@ -64,12 +64,7 @@ def draw(name: str, shape: Mapping[str, int], rng: np.random.Generator, count: i
 @functools.cache
 def program(name: str) -> Any:
     """The compiled ``(arrays, where) -> (value, gradient)`` over draws on the leading axis."""
-    first = samples.entry(name).needs[0]
-
-    def one(arrays: Mapping[str, Any], where: Any) -> Any:
-        return jax.value_and_grad(lambda x: samples.call(name, {**arrays, first: x}, where))(arrays[first])
-
-    return jax.jit(jax.vmap(one))
+    return jax.jit(jax.vmap(samples.derivative(name)))
 
 
 def bad(name: str, arrays: Mapping[str, np.ndarray], where: np.ndarray) -> np.ndarray:
