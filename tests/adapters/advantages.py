@@ -10,7 +10,7 @@ from rlx import aggregate, catalog, numerics
 from rlx.policy import advantages, agents, answers, batch_advantages, clipped, conditional, returns, token_groups
 from rlx.policy import copo as copo_parts
 from rlx.types import Array
-from tests.adapters.policy import Hyper, Inputs, Outputs, groups, mask
+from tests.adapters.policy import CANCELLING, Hyper, Inputs, Outputs, groups, mask
 
 
 def by_group(function: Callable[..., Array], inputs: Inputs, *arrays: Array, **keywords: Any) -> Array:
@@ -277,12 +277,11 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
     "comam_credit": comam_credit,
 }
 
-_MEAN = "the reference divides by n + 1e-8; the error, 1e-8 of the largest term, stays when the terms cancel"
 _DIVIDED = (1e-9, 1e-9, "rewards equal but for rounding: the rounding of the mean is divided by 1e-6")
 _ROUNDED = (1e-9, 1e-11, "large equal rewards: the rounding of their mean is what stays when they cancel")
 TOLERANCES = {
-    "reinforce_plus_plus_advantage/advantages": (1e-6, 1e-8, _MEAN),
-    "reinforce_plus_plus_baseline_advantage": (1e-6, 1e-8, _MEAN),
+    "reinforce_plus_plus_advantage/advantages": CANCELLING,
+    "reinforce_plus_plus_baseline_advantage": CANCELLING,
     **dict.fromkeys(("rec_advantage", "ngrpo_advantage", "unlikeliness_advantage", "grpo_process_advantage"), _DIVIDED),
     **dict.fromkeys(
         ("rloo_advantage", "asymre_advantage", "opmd_advantage", "opo_advantage", "gpg_advantage"), _ROUNDED

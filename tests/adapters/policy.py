@@ -179,21 +179,21 @@ ADAPTERS = {
 }
 GRADIENT_OF = {"kl_penalty": "masked_sum"}
 
-_MEAN = "the reference divides by n + 1e-8"
-_PROPORTIONAL = (1e-6, 1e-15, _MEAN)
-_CANCELLING = (1e-6, 1e-8, _MEAN + "; the error, 1e-8 of the largest term, stays when the terms cancel")
+MEAN = "the reference divides by n + 1e-8"
+PROPORTIONAL = (1e-6, 1e-15, MEAN)
+CANCELLING = (1e-6, 1e-8, MEAN + "; the error, 1e-8 of the largest term, stays when the terms cancel")
 TOLERANCES = {
     "grpo_advantage": (1e-9, 1e-9, "rewards equal but for rounding: the rounding of the mean is divided by 1e-6"),
-    "gae_advantage/advantages_whitened": _CANCELLING,
-    "clip_cov/covariance": _CANCELLING,
-    "loss_aggregation/loss": _CANCELLING,
-    "loss_aggregation/gradient of loss": _PROPORTIONAL,
-    "kl_cov/ppo_kl_abs": _PROPORTIONAL,
-    "clip_cov/ppo_kl": _PROPORTIONAL,
-    "clip_cov/clip_fraction": _PROPORTIONAL,
+    "gae_advantage/advantages_whitened": CANCELLING,
+    "clip_cov/covariance": CANCELLING,
+    "loss_aggregation/loss": CANCELLING,
+    "loss_aggregation/gradient of loss": PROPORTIONAL,
+    "kl_cov/ppo_kl_abs": PROPORTIONAL,
+    "clip_cov/ppo_kl": PROPORTIONAL,
+    "clip_cov/clip_fraction": PROPORTIONAL,
 }
 for _method in ("ppo_clip_loss", "gspo_loss", "clip_cov", "kl_cov"):
-    TOLERANCES |= {f"{_method}/loss": _CANCELLING, f"{_method}/gradient of logprobs": _PROPORTIONAL}
+    TOLERANCES |= {f"{_method}/loss": CANCELLING, f"{_method}/gradient of logprobs": PROPORTIONAL}
 for _method in ("ppo_clip_loss", "gspo_loss"):
     _metrics = ("approx_kl", "clip_fraction", "clip_fraction_lower")
-    TOLERANCES |= {f"{_method}/{_name}": _PROPORTIONAL for _name in _metrics}
+    TOLERANCES |= {f"{_method}/{_name}": PROPORTIONAL for _name in _metrics}
