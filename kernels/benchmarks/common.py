@@ -108,11 +108,11 @@ def summary(times: list[tuple[float, float]]) -> dict[str, float]:
 
 def build(forms: Iterable[Form], case: shapes.Case) -> tuple[dict[str, tuple[Runner, dict]], dict[str, str]]:
     """Runners and their errors by name, and for the other forms why they cannot run."""
-    runners, reasons = {}, {}
+    runners, reasons, truth = {}, {}, oracle.Oracle(case)
     for form in forms:
         try:
             runner = form.build(case)
-            runners[form.name] = runner, check(runner, case)
+            runners[form.name] = runner, check(runner, truth)
         except Unavailable as reason:
             reasons[form.name] = str(reason)
         except Exception as error:  # one that fails must not cost the others: out of memory, most likely
@@ -133,11 +133,12 @@ def work(case: shapes.Case, name: str) -> dict[str, float]:
     return {"tflop": n * d * v * (2 if name == FORWARD else 6) / 1e12}
 
 
-def check(runner: Runner, case: shapes.Case) -> dict[str, dict[str, float]]:
+def check(runner: Runner, truth: oracle.Oracle) -> dict[str, dict[str, float]]:
     """Errors against float64 by pass."""
     if isinstance(runner, Summed):
         return {FORWARD: {}, BOTH: {}}
-    found = oracle.errors(case, runner.forward(case), runner.both(oracle.chosen(case)), entropy=runner.entropy)
+    values, gradients = runner.forward(truth.case), runner.both(truth.chosen)
+    found = truth.errors(values, gradients, entropy=runner.entropy)
     gradient = {"gradient_error": found.pop("gradient_error")}
     return {FORWARD: found, BOTH: gradient}
 

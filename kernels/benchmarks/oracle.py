@@ -29,49 +29,55 @@ def chosen(case: Case) -> Case:
     return case._replace(a=case.a * keep, b=case.b * keep)
 
 
-def expected(case: Case, *, entropy: bool = True) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Log-probability and entropy of the picked rows, and the gradients :func:`part` takes, in float64."""
-    rows, cap = picked(case.shape.rows, ROWS), case.shape.softcap
-    raw = wide(case.arrays[0][rows])
-    if len(case.arrays) == 2:
-        x, w = raw, case.arrays[1]
-        blocks = range(0, w.shape[1], 8192)
-        raw = np.concatenate([x @ wide(w[:, start : start + 8192]) for start in blocks], 1)
-    c = raw if cap is None else cap * np.tanh(raw / cap)
-    z = c - c.max(1, keepdims=True)
-    logp = z - np.log(np.exp(z).sum(1, keepdims=True))
-    p, target, every = np.exp(logp), np.asarray(case.targets)[rows], np.arange(len(rows))
-    h = -(p * logp).sum(1)
-    a, b = (wide(weight)[rows][:, None] for weight in (case.a, case.b))
-    dz = -a * p - (b * p * (logp + h[:, None]) if entropy else 0)
-    dz[every, target] += a[:, 0]
-    draw = dz if cap is None else dz * (1 - (c / cap) ** 2)
-    if len(case.arrays) == 1:
-        return logp[every, target], h, [draw]
-    columns = picked(w.shape[1], COLUMNS)
-    dx = sum(draw[:, start : start + 8192] @ wide(w[:, start : start + 8192]).T for start in blocks)
-    return logp[every, target], h, [dx, x.T @ draw[:, columns]]
+class Oracle:
+    """Log-probability, entropy and gradients of the picked rows of a case, in float64."""
 
+    def __init__(self, case: Case):
+        self.case, self.chosen = case, chosen(case)
+        self._rows, self._columns = picked(case.shape.rows, ROWS), picked(case.shape.vocabulary, COLUMNS)
+        self._x, cap = wide(case.arrays[0][self._rows]), case.shape.softcap
+        raw = self._x
+        if len(case.arrays) == 2:
+            raw = np.concatenate([self._x @ wide(case.arrays[1][:, block]) for block in self._blocks()], 1)
+        c = raw if cap is None else cap * np.tanh(raw / cap)
+        z = c - c.max(1, keepdims=True)
+        self._logp = z - np.log(np.exp(z).sum(1, keepdims=True))
+        self._slope = 1.0 if cap is None else 1 - (c / cap) ** 2
+        self._hit = np.arange(len(self._rows)), np.asarray(case.targets)[self._rows]
+        self.logp, self.entropy = self._logp[self._hit], -(np.exp(self._logp) * self._logp).sum(1)
+        self._gradients: dict[bool, list[np.ndarray]] = {}
 
-def part(case: Case, gradients: tuple[Any, ...]) -> list[np.ndarray]:
-    """The picked rows of the first gradient and the picked columns of the second."""
-    rows, columns = picked(case.shape.rows, ROWS), picked(case.shape.vocabulary, COLUMNS)
-    return [wide(gradients[0][rows]), *(wide(gradient[:, columns]) for gradient in gradients[1:])]
+    def _blocks(self) -> list[slice]:
+        return [slice(start, start + 8192) for start in range(0, self.case.shape.vocabulary, 8192)]
 
+    def gradients(self, entropy: bool) -> list[np.ndarray]:
+        """Those that :meth:`part` takes, of a loss with or without the entropy."""
+        if entropy not in self._gradients:
+            p = np.exp(self._logp)
+            a, b = (wide(weight)[self._rows][:, None] for weight in (self.case.a, self.case.b))
+            dz = -p * (a + b * (self._logp + self.entropy[:, None]) if entropy else a)
+            dz[self._hit] += a[:, 0]
+            dz = dz * self._slope
+            self._gradients[entropy] = [dz] if len(self.case.arrays) == 1 else self._of_product(dz)
+        return self._gradients[entropy]
 
-def errors(
-    case: Case, values: tuple[Any, ...], gradients: tuple[Any, ...] | None, *, entropy: bool
-) -> dict[str, float]:
-    """Largest absolute error of log-probability and entropy; relative L2 error of the worst gradient.
+    def _of_product(self, dz: np.ndarray) -> list[np.ndarray]:
+        dx = sum(dz[:, block] @ wide(self.case.arrays[1][:, block]).T for block in self._blocks())
+        return [dx, self._x.T @ dz[:, self._columns]]
 
-    ``values`` belong to ``case``, ``gradients`` to :func:`chosen` of it; ``entropy`` says whether the form has it.
-    """
-    logp, h, want = expected(case, entropy=entropy)
-    rows = picked(case.shape.rows, ROWS)
-    found = {"logp_error": float(np.abs(wide(values[0])[rows] - logp).max())}
-    if entropy:
-        found["entropy_error"] = float(np.abs(wide(values[1])[rows] - h).max())
-    if gradients is not None:
-        pairs = zip(part(case, gradients), want, strict=True)
-        found["gradient_error"] = max(float(np.linalg.norm(g - w) / np.linalg.norm(w)) for g, w in pairs)
-    return found
+    def part(self, gradients: tuple[Any, ...]) -> list[np.ndarray]:
+        """The picked rows of the first gradient and the picked columns of the second."""
+        first, *rest = gradients
+        return [wide(first[self._rows]), *(wide(gradient[:, self._columns]) for gradient in rest)]
+
+    def errors(self, values: tuple[Any, ...], gradients: tuple[Any, ...], *, entropy: bool) -> dict[str, float]:
+        """Largest absolute error of log-probability and entropy; relative L2 error of the worst gradient.
+
+        ``values`` belong to ``case``, ``gradients`` to ``chosen``; ``entropy`` says whether the form has it.
+        """
+        found = {"logp_error": float(np.abs(wide(values[0])[self._rows] - self.logp).max())}
+        if entropy:
+            found["entropy_error"] = float(np.abs(wide(values[1])[self._rows] - self.entropy).max())
+        pairs = list(zip(self.part(gradients), self.gradients(entropy), strict=True))
+        worst = max(float(np.linalg.norm(got - want) / np.linalg.norm(want)) for got, want in pairs)
+        return found | {"gradient_error": worst}
