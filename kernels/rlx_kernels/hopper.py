@@ -15,7 +15,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from rlx_kernels import core, gradients, hopper_product
+from rlx_kernels import core, gradients, hopper_head
 from rlx_kernels import hopper_tiles as tiles
 from rlx_kernels.problem import Head, Problem
 
@@ -27,7 +27,7 @@ def forward(problem: Problem, spec: core.Spec, *, interpret: Any = None) -> core
     """Sums of every row over this shard of the vocabulary; fields ``[N, 1]``."""
     _check(problem, spec)
     if problem.head.logits is None:
-        return hopper_product.forward(problem, spec, interpret=interpret)
+        return hopper_head.forward(problem, spec, interpret=interpret)
     return _forward(problem, spec, interpret)
 
 
@@ -35,7 +35,7 @@ def backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, *, int
     """Gradients with respect to the arrays of ``problem``."""
     _check(problem, spec)
     if problem.head.logits is None:
-        return hopper_product.backward(problem, rows, spec, interpret=interpret)
+        return hopper_head.backward(problem, rows, spec, interpret=interpret)
     return _backward(problem, rows, spec, interpret)
 
 
