@@ -67,7 +67,7 @@ class _Plan:
         while self.v % vector or self.v < 32 * vector:
             vector //= 2
         unit, size = 32 * vector, tiles.sizes()["logits"]
-        self.wide = min(size["columns"] // len(arrays), self.v) // unit * unit
+        self.wide = min(max(size["columns"] // len(arrays), unit), self.v) // unit * unit
         self.count = pl.cdiv(self.v, self.wide)
         self.blocks = pl.cdiv(self.n, _ROWS)
         self.parts = min(pl.cdiv(size["blocks"], self.blocks), self.count)

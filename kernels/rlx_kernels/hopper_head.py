@@ -91,7 +91,7 @@ def backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, *, int
             dbias = lax.dynamic_update_slice_in_dim(found.bias, dz.sum(0, dtype=jnp.float32), start, 0)
         return Head(x=found.x + dx, w=lax.dynamic_update_slice_in_dim(found.w, dw, start, 1), bias=dbias)
 
-    size = _chunk_size(*x.shape, head.columns)
+    size = chunk_size(*x.shape, head.columns)
     shapes = Head(x=jax.ShapeDtypeStruct(x.shape, jnp.float32), w=w)
     shapes = shapes if head.bias is None else shapes._replace(bias=jax.ShapeDtypeStruct(head.bias.shape, jnp.float32))
     whole, rest = divmod(head.columns, size)
@@ -112,7 +112,7 @@ def _alive(problem: Problem) -> jax.Array | None:
     return before if problem.live is None else before & problem.live
 
 
-def _chunk_size(rows: int, width: int, vocabulary: int) -> int:
+def chunk_size(rows: int, width: int, vocabulary: int) -> int:
     """Columns of a chunk: its gradient of the logits, its slices of ``w`` and of the gradient of ``w`` fit a budget."""
     size = tiles.sizes()["product"]
     largest = max(size["chunk_bytes"] // (2 * rows + 4 * width) // size["columns"], 1)
