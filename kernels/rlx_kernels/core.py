@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 Rows = Any  # one number for each row, or None where no statistic asks for it
-_LOWEST = -1e30  # finite stand-in for the maximum of a row of -inf, so that u = z - m stays -inf
+LOWEST = -1e30  # finite stand-in for the maximum of a row of -inf, so that u = z - m stays -inf
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "logp": ("t",),
@@ -41,7 +41,7 @@ STATISTICS = tuple(NEEDS)
 PAIRED = ("kl", "reverse_kl", "js")
 """Statistics of two policies."""
 WHOLE_ROW = ("js", "top_p_entropy", "top_k_entropy")
-"""Statistics that need the sums of the whole row before a second look at its logits."""
+"""Statistics that no single sweep over the vocabulary can give."""
 
 
 class Spec(NamedTuple):
@@ -58,6 +58,11 @@ class Spec(NamedTuple):
     def needs(self, *names: str) -> bool:
         """Whether a statistic asked for is made of any of these sums."""
         return any(name in NEEDS[statistic] for statistic in self.statistics for name in names)
+
+    @property
+    def second_look(self) -> bool:
+        """Whether a statistic needs the sums of the whole row before a second look at its logits."""
+        return any(statistic in WHOLE_ROW for statistic in self.statistics)
 
 
 class Kept(NamedTuple):
@@ -157,7 +162,7 @@ def sums(
     in ``t``. ``y`` are numbers of the tokens, ``other`` the logits of the other policy.
     """
     total, spread = lanes.total, lanes.spread
-    m = jnp.maximum(lanes.largest(z), _LOWEST)
+    m = jnp.maximum(lanes.largest(z), LOWEST)
     u = z - spread(m, z)
     e = jnp.exp(u)
     found: dict[str, Any] = {"m": m, "s": total(e)}
@@ -178,7 +183,7 @@ def sums(
     if columns is not None and spec.needs("top"):
         found["top"] = lanes.smallest(jnp.where(z == spread(lanes.largest(z), z), columns, jnp.iinfo(jnp.int32).max))
     if other is not None and spec.needs("m2"):
-        found["m2"] = m2 = jnp.maximum(lanes.largest(other), _LOWEST)
+        found["m2"] = m2 = jnp.maximum(lanes.largest(other), LOWEST)
         u2 = other - spread(m2, other)
         e2 = jnp.exp(u2)
         found["s2"] = total(e2)

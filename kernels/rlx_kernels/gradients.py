@@ -135,8 +135,8 @@ def dlogits(
         slope = spread(rows.c1) if rows.c2 is None else spread(rows.c1) + spread(rows.c2) * v
         inner = inner + slope * v
     if rows.cq is not None:
-        curve = spread(rows.cq) if rows.cr is None else spread(rows.cq) + core.times(p, spread(rows.cr) * v)
-        inner = inner + p * curve
+        curve = spread(rows.cq) if rows.cr is None else spread(rows.cq) + spread(rows.cr) * v
+        inner = inner + (p * curve if rows.cr is None else core.times(p, curve))
     if rows.cy is not None:
         inner = inner + spread(rows.cy) * (1 + v) * (y - spread(rows.ybar))  # type: ignore[operator]
         dy = spread(rows.cy) * core.times(p, v)  # type: ignore[arg-type]

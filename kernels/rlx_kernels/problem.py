@@ -48,8 +48,40 @@ class Problem(NamedTuple):
     y: Any = None
     temperature: Any = None
     live: Any = None
-    offset: Any = 0
+    offset: Any = None
     count: Any = None
+
+
+def vary(tree: Any, *like: Any) -> Any:
+    """``tree``, inside a ``shard_map`` typed as varying over the mapped axes that the arrays of ``like`` vary over.
+
+    A select is typed so wherever an operand is, under every version of jax; XLA folds it away.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return tree
+    leaves = [leaf for leaf in jax.tree.leaves(like) if leaf.ndim]
+    return jax.tree.map(lambda x: jnp.where(True, x, sum(leaf.ravel()[0].astype(x.dtype) for leaf in leaves)), tree)
+
+
+def zeros_like(shapes: Any, *like: Any) -> Any:
+    """Zeros to collect results in, typed as :func:`vary` does."""
+    return vary(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), *like)
+
+
+def to_bits(tree: Any) -> Any:
+    """Half-precision arrays as integers, on a CPU: it writes slices of those in place, of half precision it copies all.
+
+    Other platforms keep them.
+    """
+    if jax.default_backend() != "cpu":
+        return tree
+    half = (jnp.bfloat16, jnp.float16)
+    return jax.tree.map(lambda x: jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype in half else x, tree)
+
+
+def from_bits(tree: Any, like: Any) -> Any:
+    """Undoes :func:`to_bits` for arrays of the types of ``like``."""
+    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else jax.lax.bitcast_convert_type(x, y.dtype), tree, like)
 
 
 def raw_logits(head: Head) -> jax.Array:
@@ -59,3 +91,13 @@ def raw_logits(head: Head) -> jax.Array:
         return head.logits.astype(wide)
     raw = jnp.dot(head.x, head.w, preferred_element_type=wide)
     return raw if head.bias is None else raw + head.bias.astype(wide)
+
+
+def temperature_of(problem: Problem, spec: core.Spec) -> Any:
+    """That of each row, or the one of all."""
+    return spec.temperature if problem.temperature is None else problem.temperature
+
+
+def logits_of(problem: Problem, head: Head, spec: core.Spec) -> jax.Array:
+    """Logits ``[N, V]`` after soft-cap and temperature."""
+    return core.transform(raw_logits(head), temperature_of(problem, spec), spec.softcap)

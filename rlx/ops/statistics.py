@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +13,31 @@ from rlx.errors import UserError, close_matches
 
 BATCH_AXES = ("data", "fsdp")
 VOCAB_AXIS = "model"
-IMPLEMENTATIONS = ("xla", "reference")
+PAIRED = ("kl", "reverse_kl", "js")
 
 
 class TokenStatistics(NamedTuple):
     """Arrays shaped like ``targets`` (float32, float64 for float64 inputs), 0 where masked, None if not asked for.
 
-    With logits ``z`` (after soft-cap and temperature) and ``p = softmax(z)``:
+    With logits ``z`` (after soft-cap and temperature), ``p = softmax(z)``, ``v = z - E_p z`` and the target ``t``:
 
     Attributes:
-        logp: ``log p(target)``, natural logarithm.
-        entropy: ``-sum p log p`` in nats.
+        logp: ``log p_t``, natural logarithm, at most 0.
+        entropy: ``H = -sum p log p`` in nats.
         lse: ``log sum exp z``.
         mean: ``sum p z``.
-        variance: ``sum p (z - mean)^2``, which is the variance of ``log p``.
-        max_logp: ``max log p``; its gradient goes to the first of equal maxima.
+        variance: ``sum p v^2``, which is the variance of ``log p``.
+        covariance: ``Cov_{a~p}(log p_a, y_a)``; only with ``y``.
         renyi2: Renyi entropy of order 2, ``-log sum p^2``, in nats.
-        kl: ``KL(other || logits)``, the expectation under ``other``; only with ``other``.
+        max_logp: ``max log p``; its gradient goes to the first of equal maxima.
+        entropy_change: change of the entropy, to first order and per unit of step size times advantage, when the policy
+            gradient of the target moves the logits: ``sum p^2 v - p_t v_t``.
+        top_p_entropy: entropy of p within its nucleus of mass ``top_p``, renormalised.
+        top_k_entropy: entropy of p within its ``top_k`` most probable tokens, renormalised.
+        tsallis: Tsallis entropy ``(1 - sum p^q) / (q - 1)`` of order ``tsallis_order``.
+        kl: ``KL(other || p)``, the expectation under ``other``; this and the next two only with ``other``.
+        reverse_kl: ``KL(p || other)``.
+        js: Jensen-Shannon divergence, the mean of both ``KL(. || (p + other) / 2)``.
     """
 
     logp: jax.Array | None = None
@@ -38,9 +45,16 @@ class TokenStatistics(NamedTuple):
     lse: jax.Array | None = None
     mean: jax.Array | None = None
     variance: jax.Array | None = None
-    max_logp: jax.Array | None = None
+    covariance: jax.Array | None = None
     renyi2: jax.Array | None = None
+    max_logp: jax.Array | None = None
+    entropy_change: jax.Array | None = None
+    top_p_entropy: jax.Array | None = None
+    top_k_entropy: jax.Array | None = None
+    tsallis: jax.Array | None = None
     kl: jax.Array | None = None
+    reverse_kl: jax.Array | None = None
+    js: jax.Array | None = None
 
 
 def token_statistics(
@@ -51,41 +65,57 @@ def token_statistics(
     temperature: float | jax.Array = 1.0,
     softcap: float | None = None,
     statistics: tuple[str, ...] = ("logp",),
+    y: jax.Array | None = None,
     other: jax.Array | None = None,
+    top_p: float = 0.8,
+    top_p_rule: str = "crossing",
+    top_k: int = 20,
+    tsallis_order: float = 2.0,
     implementation: str | None = None,
+    mesh: Mesh | None = None,
+    axis_name: str | None = None,
+    rows: int | None = None,
 ) -> TokenStatistics:
-    """Statistics of given logits, differentiable in ``logits``, ``temperature`` and ``other``.
+    """Statistics of given logits, differentiable in ``logits``, ``y``, ``other`` and ``temperature``.
+
+    Half-precision logits are never copied to float32 as a whole, and the gradient has their type.
 
     Args:
         logits: ``[..., V]``; -inf marks impossible tokens.
         targets: int ``[...]``.
         where: bool ``[...]``; masked positions give 0 and receive no gradient, whatever they hold.
-        temperature: the logits are divided by it, after the soft-cap.
+        temperature: the logits are divided by it, after the soft-cap; a number, or an array like ``targets``.
         softcap: ``softcap * tanh(logits / softcap)``.
         statistics: which fields of ``TokenStatistics`` to compute.
-        other: ``[..., V]`` logits of another policy, same soft-cap and temperature: needed by (only) ``'kl'``.
-        implementation: ``'reference'`` is plain autodiff; the default has a hand-written gradient.
+        y: ``[..., V]`` or ``[V]`` numbers of the tokens: needed by (only) ``'covariance'``.
+        other: ``[..., V]`` logits of another policy, same soft-cap and temperature: needed by (only) ``'kl'``,
+            ``'reverse_kl'`` and ``'js'``.
+        top_p: mass of the nucleus, in (0, 1].
+        top_p_rule: what happens to the token that crosses it: ``'crossing'`` keeps it, ``'strict'`` does not,
+            ``'at_least_one'`` only if it is the first.
+        top_k: at least 1.
+        tsallis_order: q, above 0 and not 1.
+        implementation: ``'xla'``, ``'tpu'``, ``'hopper'`` or ``'reference'`` (plain autodiff); by default the kernel of
+            the platform, or XLA for what that declines.
+        mesh: runs inside ``shard_map``, rows split over 'data' and 'fsdp', V over 'model'.
+        axis_name: instead of a mesh, an axis of the caller's own ``shard_map`` over which V is split.
+        rows: rows of a chunk (XLA), by default picked from the bytes of its logits.
+
+    Raises:
+        UserError: an unknown statistic, rule or implementation, a shape that does not fit, an array that is missing.
+        NotImplementedError: the implementation asked for cannot do this; the message says why.
 
     >>> out = token_statistics(jnp.zeros((1, 4)), jnp.array([2]), statistics=("logp", "entropy"))
     >>> print(f"{out.logp[0]:.4f} {out.entropy[0]:.4f}")
     -1.3863 1.3863
     """
-    names = _check(statistics, implementation, other is not None)
+    from rlx_kernels.problem import Head
+
     _check_shape("logits", logits.shape[:-1], targets)
-    logits = _unmask(logits, where)
-    z = _scaled(logits, temperature, softcap)
-    plain = tuple(name for name in names if name != "kl")
-    if implementation == "reference":
-        from rlx_kernels import reference
-
-        out = reference.statistics(z, targets, plain)
-    else:
-        out = dict(_statistics(z, targets, plain))
-    if other is not None and "kl" in names:
-        from rlx_kernels import reference
-
-        out["kl"] = reference.kl(z, _scaled(_unmask(other, where), temperature, softcap))
-    return _finish(out, where)
+    spec = _spec(statistics, softcap, top_p, top_p_rule, top_k, tsallis_order, y, other)
+    head = Head(logits=logits.reshape(-1, logits.shape[-1]))
+    call = _Call(targets, where, temperature, y, other, implementation, mesh, axis_name, rows)
+    return _run(head, spec, call)
 
 
 def linear_token_statistics(
@@ -98,61 +128,143 @@ def linear_token_statistics(
     softcap: float | None = None,
     bias: jax.Array | None = None,
     statistics: tuple[str, ...] = ("logp", "entropy"),
+    y: jax.Array | None = None,
+    other: jax.Array | tuple[jax.Array, ...] | None = None,
+    top_p: float = 0.8,
+    top_p_rule: str = "crossing",
+    top_k: int = 20,
+    tsallis_order: float = 2.0,
     implementation: str | None = None,
     mesh: Mesh | None = None,
+    axis_name: str | None = None,
     rows: int | None = None,
 ) -> TokenStatistics:
     """Statistics of the logits ``hidden @ unembedding + bias``, which are never stored as a whole.
 
-    Differentiable in ``hidden``, ``unembedding`` and ``bias``. Half-precision inputs give float32 statistics, and
-    float32 sums of the gradients.
+    Differentiable in ``hidden``, ``unembedding``, ``bias``, ``y``, ``other`` and ``temperature``. Half-precision inputs
+    give float32 statistics, and float32 sums of the gradients.
 
     Args:
         hidden: ``[N, ..., D]``; with a mesh, N is split over the axes 'data' and 'fsdp'.
         unembedding: ``[D, V]``; with a mesh, V is split over the axis 'model'.
         targets: int ``[N, ...]``.
-        where: bool ``[N, ...]``; masked positions give 0 and receive no gradient, whatever they hold.
-        temperature: the logits are divided by it, after the soft-cap. A traced array excludes ``softcap``.
-        softcap: ``softcap * tanh(logits / softcap)``.
+        where: bool ``[N, ...]``; masked positions give 0 and receive no gradient, whatever they hold, and cost little.
         bias: ``[V]``; -inf marks impossible tokens.
-        statistics: which fields of ``TokenStatistics`` to compute, all but ``kl``.
-        implementation: ``'xla'`` (the default) works in row chunks, ``'reference'`` by autodiff on the whole logits.
-        mesh: runs the chunks inside ``shard_map``: no gathering of tokens, one sum of the gradient.
-        rows: rows of a chunk, by default picked from the bytes of its logits.
+        other: the logits ``[N, ..., V]`` of another policy, or its ``(hidden, unembedding)`` or ``(hidden, unembedding,
+            bias)``.
+        rows: rows of a chunk; by default XLA works in chunks of rows or of the vocabulary, by platform and bytes.
+        temperature, softcap, statistics, y, top_p, top_p_rule, top_k, tsallis_order, implementation, mesh, axis_name:
+            as in :func:`token_statistics`.
+
+    Raises:
+        UserError: an unknown statistic, rule or implementation, a shape that does not fit, an array that is missing.
+        NotImplementedError: the implementation asked for cannot do this; the message says why.
 
     >>> out = linear_token_statistics(jnp.ones((2, 3)), jnp.zeros((3, 8)), jnp.array([1, 7]))
     >>> print(out.logp.round(4), out.entropy.round(4))
     [-2.0794 -2.0794] [2.0794 2.0794]
     """
-    names = _check(statistics, implementation, False)
     _check_shape("hidden", hidden.shape[:-1], targets)
-    if hidden.shape[-1] != unembedding.shape[0]:
-        raise UserError(f"hidden {hidden.shape} and unembedding {unembedding.shape} differ in D")
-    hidden = _unmask(hidden, where)
-    if not isinstance(temperature, (int, float)):
-        if softcap is not None:
-            raise UserError("temperature must be a Python number when softcap is used")
-        hidden, bias = hidden / temperature, None if bias is None else bias / temperature
-        temperature = 1.0
-    x, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    if implementation == "reference":
-        from rlx_kernels import reference
+    spec = _spec(statistics, softcap, top_p, top_p_rule, top_k, tsallis_order, y, other)
+    if not isinstance(temperature, (int, float)) and softcap is None and other is None:
+        # a product commutes with a scale, and every body can do a product
+        temperature = jnp.broadcast_to(temperature, targets.shape)
+        if bias is None:
+            hidden, temperature = hidden / temperature[..., None].astype(hidden.dtype), 1.0
+    head = _product_head("hidden", hidden, unembedding, bias, where)
+    call = _Call(targets, where, temperature, y, other, implementation, mesh, axis_name, rows)
+    return _run(head, spec, call)
 
-        out = reference.linear_statistics(x, unembedding, bias, flat, names, temperature, softcap)
+
+class _Call(NamedTuple):
+    """The arguments that both functions share, as they were given."""
+
+    targets: jax.Array
+    where: jax.Array | None
+    temperature: Any
+    y: jax.Array | None
+    other: Any
+    implementation: str | None
+    mesh: Mesh | None
+    axis_name: str | None
+    rows: int | None
+
+
+def _run(head: Any, spec: Any, call: _Call) -> TokenStatistics:
+    from rlx_kernels import dispatch, frame, reference
+    from rlx_kernels.problem import Problem
+
+    shape = call.targets.shape
+    column = (math.prod(shape), 1)
+    temperature = None
+    if isinstance(call.temperature, (int, float)):
+        spec = spec._replace(temperature=call.temperature)
     else:
-        out = _chunked(x, unembedding, bias, flat, names, temperature, softcap, mesh, rows, hidden.shape[0])
-    return _finish({name: value.reshape(targets.shape) for name, value in out.items()}, where)
+        temperature = jnp.broadcast_to(call.temperature, shape).reshape(column).astype(_wide(head.dtype))
+    problem = Problem(
+        head,
+        call.targets.reshape(column),
+        other=None if call.other is None else _other(call, head.columns),
+        y=None if call.y is None else _numbers(call.y, shape, head.columns, _wide(head.dtype)),
+        temperature=temperature,
+        live=None if call.where is None else jnp.broadcast_to(call.where, shape).reshape(column),
+    )
+    _check_implementation(call.implementation)
+    if call.implementation == "reference":
+        out = reference.of_problem(_without_masked(problem), spec)
+    else:
+        axes, vocab_axis = _split(call.mesh, shape[0] if shape else 1, head.columns)
+        mesh = call.mesh if axes or vocab_axis else None
+        places = {"mesh": mesh, "batch_axes": axes, "vocab_axis": call.axis_name or vocab_axis, "rows": call.rows}
+        out = frame.statistics(problem, dispatch.plan(problem, spec, call.implementation, **places))
+    arrays = {name: value.reshape(shape) for name, value in out.items()}
+    return TokenStatistics(**{k: v if call.where is None else jnp.where(call.where, v, 0) for k, v in arrays.items()})
 
 
-def _chunked(x, w, bias, targets, names, temperature, softcap, mesh, rows, batch):
-    from rlx_kernels import xla
+def _wide(dtype) -> Any:
+    return jnp.promote_types(dtype, jnp.float32)
 
-    axes, vocab_axis = _split(mesh, batch, w.shape[1])
-    columns = w.shape[1] // (mesh.shape[vocab_axis] if vocab_axis else 1)
-    rows = rows or xla.pick_rows(columns)
-    mesh = mesh if axes or vocab_axis else None
-    options = xla.Options(names, temperature, softcap, rows, mesh, axes, vocab_axis)
-    return xla.linear_statistics(x, w, bias, targets, options)
+
+def _product_head(name: str, hidden: jax.Array, unembedding: jax.Array, bias: Any, where: Any) -> Any:
+    """Hidden states, 0 where masked, so that nothing they hold reaches the gradient of the weights."""
+    from rlx_kernels.problem import Head
+
+    if hidden.shape[-1] != unembedding.shape[0]:
+        raise UserError(f"{name} {hidden.shape} and unembedding {unembedding.shape} differ in D")
+    hidden = hidden if where is None else jnp.where(where[..., None], hidden, 0)
+    return Head(x=hidden.reshape(-1, hidden.shape[-1]), w=unembedding, bias=bias)
+
+
+def _other(call: _Call, vocab: int) -> Any:
+    """The head of the other policy: given as logits, or as a tuple of hidden states, unembedding and maybe a bias."""
+    from rlx_kernels.problem import Head
+
+    if isinstance(call.other, tuple):
+        hidden, unembedding, *bias = call.other
+        _check_shape("other's hidden", hidden.shape[:-1], call.targets)
+        head = _product_head("other's hidden", hidden, unembedding, bias[0] if bias else None, call.where)
+    else:
+        _check_shape("other", call.other.shape[:-1], call.targets)
+        head = Head(logits=call.other.reshape(-1, call.other.shape[-1]))
+    if head.columns != vocab:
+        raise UserError(f"other has a vocabulary of {head.columns} tokens, the policy one of {vocab}")
+    return head
+
+
+def _numbers(y: jax.Array, shape: tuple[int, ...], vocab: int, dtype: Any) -> jax.Array:
+    if y.shape not in ((vocab,), (*shape, vocab)):
+        raise UserError(f"y {y.shape} must be {(vocab,)} or {(*shape, vocab)}")
+    return y.reshape(-1, vocab).astype(dtype)
+
+
+def _without_masked(problem: Any) -> Any:
+    """Zeros in the masked rows of given logits: autodiff has no other way to leave them out."""
+
+    def clean(head: Any) -> Any:
+        masked = head is not None and head.logits is not None and problem.live is not None
+        return head._replace(logits=jnp.where(problem.live, head.logits, 0)) if masked else head
+
+    return problem._replace(head=clean(problem.head), other=clean(problem.other))
 
 
 def _split(mesh: Mesh | None, batch: int, vocab: int) -> tuple[tuple[str, ...], str | None]:
@@ -166,58 +278,37 @@ def _split(mesh: Mesh | None, batch: int, vocab: int) -> tuple[tuple[str, ...], 
     return axes, VOCAB_AXIS if size > 1 and vocab % size == 0 else None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _statistics(z: jax.Array, targets: jax.Array, names: tuple[str, ...]) -> dict[str, jax.Array]:
-    return _statistics_forward(z, targets, names)[0]
+def _spec(statistics, softcap, top_p, rule, top_k, order, y, other) -> Any:
+    """The options of the mathematics, checked."""
+    from rlx_kernels import core, most_probable
 
-
-def _statistics_forward(z, targets, names):
-    from rlx_kernels import core
-
-    sums = core.sums(z, names)
-    inside = (targets >= 0) & (targets < z.shape[-1])
-    target_logit = jnp.take_along_axis(z, jnp.where(inside, targets, 0)[..., None], -1)[..., 0]
-    out = core.finalise(sums, jnp.where(inside, target_logit, jnp.nan), names)
-    return out, (z, targets, sums)
-
-
-def _statistics_backward(names, residuals, cotangents):
-    from rlx_kernels import core
-
-    z, targets, sums = residuals
-    return core.dlogits(z, targets, sums, core.coefficients(sums, cotangents)), None
-
-
-_statistics.defvjp(_statistics_forward, _statistics_backward)
-
-
-def _scaled(logits, temperature, softcap):
-    from rlx_kernels import core
-
-    return core.transform(logits.astype(core.accumulation_dtype(logits.dtype)), temperature, softcap)
-
-
-def _unmask(x: jax.Array, where: jax.Array | None) -> jax.Array:
-    """Zeros in masked rows, so that nothing they hold reaches a value or a gradient."""
-    return x if where is None else jnp.where(where[..., None], x, 0)
-
-
-def _finish(out: dict[str, jax.Array], where: jax.Array | None) -> TokenStatistics:
-    return TokenStatistics(**{k: v if where is None else jnp.where(where, v, 0) for k, v in out.items()})
-
-
-def _check(statistics, implementation: str | None, other: bool) -> tuple[str, ...]:
     names = (statistics,) if isinstance(statistics, str) else tuple(statistics)
-    known = [name for name in TokenStatistics._fields if name != "kl" or other]
     for name in names:
-        if name == "kl" and not other:
-            raise UserError("the statistic 'kl' needs the logits of another policy: token_statistics(..., other=)")
-        if name not in known:
-            raise UserError(f"unknown statistic {name!r}.{close_matches(name, known)} Known: {', '.join(known)}")
-    if implementation not in (None, *IMPLEMENTATIONS):
-        hint = close_matches(implementation, IMPLEMENTATIONS)
-        raise UserError(f"unknown implementation {implementation!r}.{hint} Known: {', '.join(IMPLEMENTATIONS)}")
-    return names
+        if name not in TokenStatistics._fields:
+            hint = close_matches(name, TokenStatistics._fields)
+            raise UserError(f"unknown statistic {name!r}.{hint} Known: {', '.join(TokenStatistics._fields)}")
+        if name in PAIRED and other is None:
+            raise UserError(f"the statistic {name!r} needs another policy: other=")
+    if "covariance" in names and y is None:
+        raise UserError("the statistic 'covariance' needs a number for every token: y=")
+    if rule not in most_probable.RULES:
+        hint = close_matches(rule, most_probable.RULES)
+        raise UserError(f"unknown top_p_rule {rule!r}.{hint} Known: {', '.join(most_probable.RULES)}")
+    if not 0 < top_p <= 1:
+        raise UserError(f"top_p is a probability mass and must be in (0, 1], got {top_p}")
+    if top_k < 1:
+        raise UserError(f"top_k is a number of tokens and must be at least 1, got {top_k}")
+    if not order > 0 or order == 1:
+        raise UserError(f"tsallis_order must be above 0 and not 1 (that is 'entropy'), got {order}")
+    return core.Spec(names, 1.0, softcap, top_p, rule, top_k, order)
+
+
+def _check_implementation(name: str | None) -> None:
+    from rlx_kernels.dispatch import IMPLEMENTATIONS
+
+    if name not in (None, *IMPLEMENTATIONS):
+        hint = close_matches(name, IMPLEMENTATIONS)
+        raise UserError(f"unknown implementation {name!r}.{hint} Known: {', '.join(IMPLEMENTATIONS)}")
 
 
 def _check_shape(name: str, leading: tuple[int, ...], targets: jax.Array) -> None:
