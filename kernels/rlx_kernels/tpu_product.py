@@ -38,9 +38,9 @@ def _operands(head: Head, grid: tiles.Tiling) -> dict[str, tiles.Operand]:
     return found
 
 
-def _raw(x: jax.Array, refs: Mapping[str, Any]) -> jax.Array:
+def _raw(refs: Mapping[str, Any]) -> jax.Array:
     """Logits of a block before soft-cap and temperature."""
-    raw = _dot(x, refs["w"][...], 1, 0)
+    raw = _dot(refs["x"][...], refs["w"][...], 1, 0)
     return raw + refs["bias"][...].astype(jnp.float32) if "bias" in refs else raw
 
 
@@ -58,15 +58,15 @@ def forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interpr
     def kernel(i: Any, j: Any, count: Any, refs: Mapping[str, Any]) -> None:
         pl.when(j == 0)(lambda: tiles.clear(names, refs))
 
-        def sweep(edge: bool) -> None:
-            z = core.transform(_raw(refs["x"][...], refs), spec.temperature, spec.softcap)
+        def sweep() -> None:
+            z = core.transform(_raw(refs), spec.temperature, spec.softcap)
             columns = grid.columns(j)
-            if edge:
+            if grid.ragged:
                 z = jnp.where(columns < grid.v, z, -jnp.inf)
             targets = refs["targets"][...] if "targets" in refs else None
             tiles.add(names, refs, core.sums(z, spec, columns=columns, targets=targets), spec)
 
-        pl.when(i * grid.bn < count)(lambda: tiles.either(j == last if grid.ragged else False, sweep))
+        pl.when(i * grid.bn < count)(sweep)
         pl.when(j == last)(lambda: tiles.store(names, refs, refs["packed"]))
 
     packed = tiles.call(
@@ -93,9 +93,9 @@ def backward(
     return Problem(Head(x=dx, w=dw, bias=dbias))
 
 
-def _draw(x: jax.Array, refs: Mapping[str, Any], known: tiles.Known, spec: core.Spec, columns: Any) -> jax.Array:
+def _draw(refs: Mapping[str, Any], known: tiles.Known, spec: core.Spec, columns: Any) -> jax.Array:
     """Gradient of a block of logits before soft-cap and temperature."""
-    raw = _raw(x, refs)
+    raw = _raw(refs)
     z = core.transform(raw, spec.temperature, spec.softcap)
     dz, _, _ = known.dlogits(z, spec, columns=columns)
     return core.transform_gradient(dz, raw, spec.temperature, spec.softcap)
@@ -116,15 +116,20 @@ def _gradient_of_x(
         here = tiles.unpack(refs["known"], known)
         pl.when(j == 0)(lambda: tiles.zero(total))
 
-        def pull(edge: bool) -> None:
+        def pull() -> None:
             columns = grid.columns(j)
-            draw, w = _draw(refs["x"][...], refs, here, spec, columns), refs["w"][...]
-            if edge:
+            draw = _draw(refs, here, spec, columns)
+            if grid.ragged:
                 draw = jnp.where(columns < grid.v, draw, 0)
-                w = jnp.where(columns[:1] < grid.v, w, 0)
-            total[...] += _dot(draw.astype(w.dtype), w, 1, 1)
+            draw = draw.astype(head.dtype)
 
-        pl.when(i * grid.bn < count)(lambda: tiles.either(j == last if grid.ragged else False, pull))
+            def multiply(edge: bool) -> None:
+                w = refs["w"][...]
+                total[...] += _dot(draw, jnp.where(columns[:1] < grid.v, w, 0) if edge else w, 1, 1)
+
+            tiles.either(j == last if grid.ragged else False, multiply)
+
+        pl.when(i * grid.bn < count)(pull)
 
         def store() -> None:
             dx = jnp.where(tiles.alive(here, grid, i, count), total[...], 0)
@@ -162,19 +167,21 @@ def _gradient_of_w(
         pl.when(i == 0)(lambda: tiles.zero(*(refs[name] for name in scratch)))
         here = tiles.unpack(refs["known"], known)
 
-        def pull(edge: bool) -> None:
-            x = refs["x"][...]
-            draw = _draw(x, refs, here, spec, grid.columns(j))
-            if edge:
-                alive = tiles.alive(here, grid, i, count)
-                x, draw = jnp.where(alive, x, 0), jnp.where(alive, draw, 0)
-            # The gradient of a block of logits is smaller than one of x: better that one is turned.
-            refs["sum"][...] += _dot(draw.astype(x.dtype), x, 0, 0)
+        def pull() -> None:
+            alive = tiles.alive(here, grid, i, count)
+            draw = jnp.where(alive, _draw(refs, here, spec, grid.columns(j)), 0)
             if head.bias is not None:
                 refs["sum of bias"][...] += draw.sum(0, keepdims=True)
+            draw = draw.astype(head.dtype)
 
-        edge = (i + 1) * grid.bn > count if problem.live is None else True
-        pl.when(i * grid.bn < count)(lambda: tiles.either(edge, pull))
+            def multiply(edge: bool) -> None:
+                x = refs["x"][...]
+                # The gradient of a block of logits is smaller than a block of x: better to turn that.
+                refs["sum"][...] += _dot(draw, jnp.where(alive, x, 0) if edge else x, 0, 0)
+
+            tiles.either((i + 1) * grid.bn > count if problem.live is None else True, multiply)
+
+        pl.when(i * grid.bn < count)(pull)
 
         def store() -> None:
             refs["dw"][...] = refs["sum"][...].astype(refs["dw"].dtype).T

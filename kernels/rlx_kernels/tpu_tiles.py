@@ -134,7 +134,7 @@ def call(
     def fetched(operand: Operand) -> pl.BlockSpec:
         def index(a: Any, b: Any, count_ref: Any) -> tuple[Any, Any]:
             i, j = block(a, b)
-            last = jnp.maximum((count_ref[0] + grid.bn - 1) // grid.bn - 1, 0)
+            last = jax.lax.div(jnp.maximum(count_ref[0] - 1, 0), grid.bn)
             j = jnp.where(i <= last, j, grid.column_blocks - 1) if outer_rows else j
             return operand.index(jnp.minimum(i, last), j)
 
