@@ -11,12 +11,15 @@ of temporary memory, XLA's chunks on an H200 need more than 15 % of the naive fo
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import platform
 import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +51,13 @@ def assembled(printed: str) -> list[dict[str, Any]]:
 
 def compile_for(target: targets.Target, shape: list[int]) -> list[dict[str, Any]]:
     """All programs of a target, compiled in a process of their own."""
+    start = time.monotonic()
     command = [sys.executable, str(targets.FOLDER / "worker.py"), target.name, *map(str, shape)]
     done = subprocess.run(
         command, env=targets.environment(target), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     rows = read(done.stdout)
+    print(f"{target.name}: {len(rows)} programs in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     if done.returncode:
         last = "\n".join(done.stdout.splitlines()[-25:])
         error = f"the compiling process ended with {done.returncode} after {len(rows)} programs:\n{last}"
@@ -127,10 +132,9 @@ def main(argv: list[str] | None = None) -> int:
     wanted = [targets.TARGETS[name] for name in args.target or targets.TARGETS]
     problems = [line for target in wanted if (line := targets.missing(target))]
     rows: list[dict[str, Any]] = []
-    for target in wanted if not problems else []:
-        start = time.monotonic()
-        rows += compile_for(target, args.shape)
-        print(f"{target.name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    if not problems:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # a compiler keeps one core busy
+            rows = list(itertools.chain(*pool.map(lambda target: compile_for(target, args.shape), wanted)))
     rows = with_shares(rows)
     if rows:
         print(table(rows))
