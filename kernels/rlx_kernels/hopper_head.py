@@ -32,7 +32,7 @@ def forward(problem: Problem, spec: core.Spec, *, interpret: Any = None) -> core
     _check(problem)
     head, vocabulary = problem.head, problem.head.columns
     x, w = product.padded(head.x, 8, product.UNIT), product.padded(head.w, product.UNIT, product.UNIT)
-    plan = product.Plan.of(x, w)
+    plan = product.Plan.of(x, w, head.bias)
     names = [name for name in tiles.SUMS if name in ("m", "s") or spec.needs(name)]
     arrays = _arrays(plan, head.bias, {"targets": (problem.targets - problem.offset)[:, 0]} if "t" in names else {})
 
@@ -98,7 +98,8 @@ def backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, *, int
     found = zeros_like(shapes, problem, rows)
     found = lax.fori_loop(0, whole, lambda i, found: chunk(i * size, size, w, found), found)
     if rest:  # only then, in the memory of the chunks before it
-        found = chunk(whole * size, rest, *lax.optimization_barrier((w, found)))
+        w, found = lax.optimization_barrier((w, found))
+        found = chunk(whole * size, rest, w, found)
     bias = None if head.bias is None else found.bias.astype(head.bias.dtype)
     width = head.x.shape[1]
     return Problem(Head(x=found.x[:n, :width].astype(head.x.dtype), w=found.w[:width], bias=bias))
@@ -128,9 +129,9 @@ def _shifted(known: tiles.Known, start: Any) -> tiles.Known:
 
 
 def _dlogits(x: Any, w: Any, bias: Any, known: tiles.Known, count: Any, spec: core.Spec, interpret: Any) -> jax.Array:
-    """Gradient with respect to ``x @ w + bias`` in bfloat16."""
+    """Gradient with respect to ``x @ w + bias`` in bfloat16; the kernel's columns beyond ``w`` are cut off."""
     vocabulary, w = w.shape[1], product.padded(w, 1, product.UNIT)
-    plan = product.Plan.of(x, w)
+    plan = product.Plan.of(x, w, bias)
     leaves, tree = jax.tree.flatten(known)
     arrays = _arrays(plan, bias, {str(i): leaf for i, leaf in enumerate(leaves)})
 
@@ -146,7 +147,7 @@ def _dlogits(x: Any, w: Any, bias: Any, known: tiles.Known, count: Any, spec: co
         def step(i: jax.Array, raw: jax.Array, _: Any) -> None:
             loaded = [tiles.load(sources[str(k)].at[pl.ds(row, product.ROWS)], _ROW) for k in range(len(leaves))]
             rows = jax.tree.unflatten(tree, loaded)
-            for piece in product.pieces(plan, i, raw, sources.get("bias"), vocabulary, spec):
+            for piece in product.pieces(plan, i, raw, sources.get("bias"), plan.count * plan.wide, spec):
                 known = _shifted(rows, piece.first)
                 dz = tiles.dlogits(piece.z, known, spec, columns=piece.columns, lanes=_LANES)[0]
                 dz = core.transform_gradient(dz, piece.raw, spec.temperature, spec.softcap)

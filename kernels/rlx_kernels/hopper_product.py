@@ -38,8 +38,8 @@ class Plan(NamedTuple):
     epilogue: int
 
     @classmethod
-    def of(cls, x: jax.Array, w: jax.Array) -> Plan:
-        """Shares that leave the fewest processors idle."""
+    def of(cls, x: jax.Array, w: jax.Array, bias: jax.Array | None) -> Plan:
+        """As few shares as keep the processors busy, pieces that fit in registers: beside a bias smaller ones."""
         size = tiles.sizes()["product"]
         blocks, steps = pl.cdiv(x.shape[0], BLOCK), x.shape[1] // UNIT
         wide = min(size["columns"], w.shape[1])
@@ -48,8 +48,9 @@ class Plan(NamedTuple):
         def tiles_in_turn(parts: int) -> int:
             return pl.cdiv(blocks * parts, size["processors"]) * pl.cdiv(count, parts)
 
-        parts = min(range(1, min(count, size["processors"]) + 1), key=tiles_in_turn)
-        epilogue = UNIT if wide % size["epilogue"] else size["epilogue"]
+        turns = {parts: tiles_in_turn(parts) for parts in range(1, min(count, size["processors"]) + 1)}
+        parts = next(parts for parts, taken in turns.items() if taken <= 1.02 * min(turns.values()))
+        epilogue = size["epilogue"] if bias is None and wide % size["epilogue"] == 0 else UNIT
         return cls(blocks, steps, wide, count, parts, size["stages"], epilogue)
 
     def share(self) -> tuple[jax.Array, jax.Array]:

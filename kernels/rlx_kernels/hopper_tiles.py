@@ -84,11 +84,16 @@ def columns(first: Any, tile: jax.Array, layout: Any) -> jax.Array:
 
 def merge_parts(parts: list[jax.Array], names: list[str], rows: int, spec: core.Spec) -> core.Sums:
     """Sums ``[N, 1]`` from those of parts of the vocabulary ``[P, >= N]``, one array for each name."""
-    shares = [
-        core.Sums(**{name: part[p, :rows, None] for name, part in zip(names, parts, strict=True)})
-        for p in range(parts[0].shape[0])
-    ]
-    return functools.reduce(lambda x, y: core.merge(x, y, spec), shares)
+    found = core.Sums(**dict(zip(names, parts, strict=True)))
+    while found.m.shape[0] > 1:  # neighbours in pairs, so that the first of equal maxima stays the first
+        even, odd, last = (jax.tree.map(lambda x, c=cut: x[c], found) for cut in _pairs(found.m.shape[0]))
+        found = jax.tree.map(lambda *x: jnp.concatenate(x), core.merge(even, odd, spec), last)
+    return jax.tree.map(lambda x: x[0, :rows, None], found)
+
+
+def _pairs(count: int) -> tuple[slice, slice, slice]:
+    """Of ``count`` parts the first ones and the second ones of the pairs, and the one without a second."""
+    return slice(0, count - 1, 2), slice(1, None, 2), slice(count - count % 2, None)
 
 
 class Known(NamedTuple):
