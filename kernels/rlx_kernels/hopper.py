@@ -53,8 +53,21 @@ def _check(problem: Problem, spec: core.Spec) -> None:
     for reason, holds in reasons.items():
         if holds:
             raise NotImplementedError(reason)
+    _check_device(product=head.logits is None)
     if head.logits is not None and (head.rows < _ROWS or head.columns < 32):
         raise NotImplementedError(f"hopper kernels need {_ROWS} rows and 32 tokens, not {head.rows} and {head.columns}")
+
+
+def _check_device(product: bool) -> None:
+    """Declines GPUs that lack the instructions; a process without a GPU interprets, or lowers for one elsewhere."""
+    if jax.default_backend() != "gpu":
+        return
+    device = jax.devices()[0]
+    version = str(getattr(device, "compute_capability", ""))
+    major = int(version.split(".")[0]) if version.replace(".", "").isdigit() else 0
+    if major < 9 or (product and major > 9):
+        wanted = "9.x for a product" if product else "9.0 or more"
+        raise NotImplementedError(f"hopper kernels need compute capability {wanted}, not {device.device_kind}")
 
 
 class _Plan:

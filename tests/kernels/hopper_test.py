@@ -5,6 +5,7 @@ the interpreter is private and incomplete: there the same problems are lowered f
 """
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -206,3 +207,20 @@ def test_declines_in_a_line(change, spec, reason):
 def test_declines_a_second_policy_with_a_product():
     with pytest.raises(NotImplementedError, match="with given logits only"):
         hopper.forward(product(5, 64, 64, y=jnp.ones((5, 64))), core.Spec(("covariance",)))
+
+
+@pytest.mark.parametrize(
+    ("capability", "accepted"),
+    [("8.0", ()), ("9.0", ("logits", "product")), ("10.0", ("logits",)), ("gfx942", ()), (None, ())],
+)
+def test_declines_devices_without_the_instructions(monkeypatch, capability, accepted):
+    device = types.SimpleNamespace(device_kind="some GPU", compute_capability=capability)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    for name, problem in {"logits": given(normal(0, 5, 64)), "product": product(5, 64, 64)}.items():
+        trace = functools.partial(jax.eval_shape, lambda p: hopper.forward(p, core.Spec(("entropy",))), problem)
+        if name in accepted:
+            assert trace().s.shape == (5, 1)
+        else:
+            with pytest.raises(NotImplementedError, match="compute capability 9.* not some GPU"):
+                trace()
