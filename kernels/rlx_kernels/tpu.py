@@ -120,7 +120,7 @@ def _forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interp
     packed = tiles.call(
         kernel,
         grid,
-        tiles.count_of(problem),
+        problem,
         _operands(arrays, grid),
         {"packed": tiles.packed_sums(grid)},
         tiles.scratch_of(names, grid),
@@ -185,7 +185,7 @@ def _backward(
     found = tiles.call(
         kernel,
         grid,
-        tiles.count_of(problem),
+        problem,
         inputs | {"known": tiles.pack(known, grid)},
         outputs,
         {"sum of y": ((1, grid.bv), jnp.float32)} if shared else {},

@@ -18,6 +18,8 @@ from rlx_kernels import core, gradients
 from rlx_kernels import tpu_tiles as tiles
 from rlx_kernels.problem import Head, Problem
 
+_LANES = 128
+
 
 def _dot(a: Any, b: Any, axis_of_a: int, axis_of_b: int) -> jax.Array:
     """Product over one axis of each in float32; float32 factors are not rounded to bfloat16."""
@@ -26,21 +28,31 @@ def _dot(a: Any, b: Any, axis_of_a: int, axis_of_b: int) -> jax.Array:
     return jax.lax.dot_general(a, b, axes, precision=precision, preferred_element_type=jnp.float32)
 
 
+def _turned(head: Head) -> bool:
+    """Whether a TPU stores ``w`` with the vocabulary first, as it does where that takes less padding.
+
+    Its transpose is then what the memory holds, and ``w`` would be a copy.
+    """
+    depth, columns = head.w.shape
+    return columns % _LANES != 0 and depth % _LANES == 0
+
+
 def _operands(head: Head, grid: tiles.Tiling) -> dict[str, tiles.Operand]:
     """Blocks of the head, as deep as it is."""
     depth = head.w.shape[0]
-    found = {
-        "x": tiles.Operand(head.x, (grid.bn, depth), lambda i, j: (i, 0)),
-        "w": tiles.Operand(head.w, (depth, grid.bv), lambda i, j: (0, j)),
-    }
+    found = {"x": tiles.Operand(head.x, (grid.bn, depth), lambda i, j: (i, 0))}
+    if _turned(head):
+        found["w"] = tiles.Operand(head.w.T, (grid.bv, depth), lambda i, j: (j, 0))
+    else:
+        found["w"] = tiles.Operand(head.w, (depth, grid.bv), lambda i, j: (0, j))
     if head.bias is not None:
         found["bias"] = tiles.Operand(head.bias[None], (1, grid.bv), lambda i, j: (0, j))
     return found
 
 
-def _raw(refs: Mapping[str, Any]) -> jax.Array:
+def _raw(head: Head, refs: Mapping[str, Any]) -> jax.Array:
     """Logits of a block before soft-cap and temperature."""
-    raw = _dot(refs["x"][...], refs["w"][...], 1, 0)
+    raw = _dot(refs["x"][...], refs["w"][...], 1, int(_turned(head)))
     return raw + refs["bias"][...].astype(jnp.float32) if "bias" in refs else raw
 
 
@@ -59,7 +71,7 @@ def forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interpr
         pl.when(j == 0)(lambda: tiles.clear(names, refs))
 
         def sweep() -> None:
-            z = core.transform(_raw(refs), spec.temperature, spec.softcap)
+            z = core.transform(_raw(head, refs), spec.temperature, spec.softcap)
             columns = grid.columns(j)
             if grid.ragged:
                 z = jnp.where(columns < grid.v, z, -jnp.inf)
@@ -72,7 +84,7 @@ def forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interpr
     packed = tiles.call(
         kernel,
         grid,
-        tiles.count_of(problem),
+        problem,
         inputs,
         {"packed": tiles.packed_sums(grid)},
         tiles.scratch_of(names, grid),
@@ -93,9 +105,9 @@ def backward(
     return Problem(Head(x=dx, w=dw, bias=dbias))
 
 
-def _draw(refs: Mapping[str, Any], known: tiles.Known, spec: core.Spec, columns: Any) -> jax.Array:
+def _draw(head: Head, refs: Mapping[str, Any], known: tiles.Known, spec: core.Spec, columns: Any) -> jax.Array:
     """Gradient of a block of logits before soft-cap and temperature."""
-    raw = _raw(refs)
+    raw = _raw(head, refs)
     z = core.transform(raw, spec.temperature, spec.softcap)
     dz, _, _ = known.dlogits(z, spec, columns=columns)
     return core.transform_gradient(dz, raw, spec.temperature, spec.softcap)
@@ -109,7 +121,7 @@ def _gradient_of_x(
     memory = {"row": depth * (4 * width + 4), "column": depth * 2 * width}
     grid = tiles.tiling(head.rows, head.columns, sizes, "product_dx", **memory)
     last = grid.column_blocks - 1
-    inputs = _operands(head, grid)
+    inputs, axis = _operands(head, grid), int(_turned(head))
 
     def kernel(i: Any, j: Any, count: Any, refs: Mapping[str, Any]) -> None:
         total = refs["sum"]
@@ -118,14 +130,17 @@ def _gradient_of_x(
 
         def pull() -> None:
             columns = grid.columns(j)
-            draw = _draw(refs, here, spec, columns)
+            draw = _draw(head, refs, here, spec, columns)
             if grid.ragged:
                 draw = jnp.where(columns < grid.v, draw, 0)
             draw = draw.astype(head.dtype)
 
             def multiply(edge: bool) -> None:
                 w = refs["w"][...]
-                total[...] += _dot(draw, jnp.where(columns[:1] < grid.v, w, 0) if edge else w, 1, 1)
+                if edge:
+                    tokens = j * grid.bv + jax.lax.broadcasted_iota(jnp.int32, w.shape, 1 - axis)
+                    w = jnp.where(tokens < grid.v, w, 0)
+                total[...] += _dot(draw, w, 1, 1 - axis)
 
             tiles.either(j == last if grid.ragged else False, multiply)
 
@@ -140,7 +155,7 @@ def _gradient_of_x(
     return tiles.call(
         kernel,
         grid,
-        tiles.count_of(problem),
+        problem,
         inputs | {"known": tiles.pack(known, grid)},
         {"dx": inputs["x"]},
         {"sum": ((grid.bn, depth), jnp.float32)},
@@ -169,7 +184,7 @@ def _gradient_of_w(
 
         def pull() -> None:
             alive = tiles.alive(here, grid, i, count)
-            draw = jnp.where(alive, _draw(refs, here, spec, grid.columns(j)), 0)
+            draw = jnp.where(alive, _draw(head, refs, here, spec, grid.columns(j)), 0)
             if head.bias is not None:
                 refs["sum of bias"][...] += draw.sum(0, keepdims=True)
             draw = draw.astype(head.dtype)
@@ -184,7 +199,8 @@ def _gradient_of_w(
         pl.when(i * grid.bn < count)(pull)
 
         def store() -> None:
-            refs["dw"][...] = refs["sum"][...].astype(refs["dw"].dtype).T
+            dw = refs["sum"][...].astype(refs["dw"].dtype)
+            refs["dw"][...] = dw if _turned(head) else dw.T
             if head.bias is not None:
                 refs["dbias"][...] = refs["sum of bias"][...].astype(refs["dbias"].dtype)
 
@@ -193,7 +209,7 @@ def _gradient_of_w(
     found = tiles.call(
         kernel,
         grid,
-        tiles.count_of(problem),
+        problem,
         inputs | {"known": tiles.pack(known, grid)},
         outputs,
         scratch,
@@ -201,4 +217,5 @@ def _gradient_of_w(
         interpret=interpret,
         name="gradient_of_unembedding",
     )
-    return found["dw"], found["dbias"][0] if head.bias is not None else None
+    dw = found["dw"].T if _turned(head) else found["dw"]
+    return dw, found["dbias"][0] if head.bias is not None else None

@@ -72,7 +72,7 @@ class Tiling(NamedTuple):
 def tiling(
     n: int, v: int, size: Mapping[str, Any], kernel: str, *, tile: int = 0, row: int = 0, column: int = 0
 ) -> Tiling:
-    """The blocks of ``kernel`` in the table of sizes, halved until they fit into the memory of a core.
+    """The blocks of ``kernel`` in the table of sizes, their longer side halved until they fit into a core.
 
     ``tile``, ``row`` and ``column`` are the bytes that each element, row and column of a block keeps there, beside
     the temporaries of the computation.
@@ -81,18 +81,20 @@ def tiling(
         NotImplementedError: the smallest block does not fit.
     """
     wanted = zip(size[kernel], (n, v), _FEWEST, strict=True)
-    bn, bv = (min(block, -(-length // fewest) * fewest) for block, length, fewest in wanted)
+    bn, bv = (min(block, pl.cdiv(length, fewest) * fewest) for block, length, fewest in wanted)
 
-    def needed() -> int:
+    def mib() -> int:
         rows = bn * (row + 4 * _PACKED * (len(SUMS) + 4))
-        return bn * bv * (tile + 4 * _TEMPORARIES) + rows + bv * column
+        return pl.cdiv(bn * bv * (tile + 4 * _TEMPORARIES) + rows + bv * column, MIB)
 
-    while needed() > size["vmem_mib"] * MIB:
-        if (bn, bv) <= _FEWEST or (bn < 2 * _FEWEST[0] and bv < 2 * _FEWEST[1]):
-            reason = f"tpu kernels need {-(-needed() // MIB)} MiB of VMEM for blocks of {bn} rows and {bv} columns"
-            raise NotImplementedError(f"{reason}, a core has {size['vmem_mib']}")
-        halve_rows = bn * (row + 1) > bv * (column + 1) and bn >= 2 * _FEWEST[0] or bv < 2 * _FEWEST[1]
-        bn, bv = (bn // 2, bv) if halve_rows else (bn, bv // 2)
+    while mib() > size["vmem_mib"]:
+        if bv > _FEWEST[1] and (bv >= bn or bn <= _FEWEST[0]):
+            bv = max(bv // 2 // _FEWEST[1], 1) * _FEWEST[1]
+        elif bn > _FEWEST[0]:
+            bn = max(bn // 2 // _FEWEST[0], 1) * _FEWEST[0]
+        else:
+            reason = f"tpu kernels need {mib()} MiB of VMEM for a block of {bn} rows and {bv} tokens"
+            raise NotImplementedError(f"{reason}, {size['vmem_mib']} are there")
     return Tiling(n, v, bn, bv, size["vmem_mib"])
 
 
@@ -107,7 +109,7 @@ class Operand(NamedTuple):
 def call(
     kernel: Callable[..., None],
     grid: Tiling,
-    count: jax.Array,
+    problem: Problem,
     inputs: Mapping[str, Operand],
     outputs: Mapping[str, Operand],
     scratch: Mapping[str, tuple[tuple[int, int], Any]],
@@ -118,33 +120,33 @@ def call(
 ) -> dict[str, jax.Array]:
     """Runs ``kernel(i, j, count, refs)`` over the grid, row blocks in the outer loop or else in the inner one.
 
-    ``refs`` are the blocks of all inputs and outputs and the scratch, by name. Blocks of rows from ``count`` on are
-    not fetched: they see other rows.
+    ``refs`` are the blocks of all inputs and outputs and the scratch, by name. Blocks of rows from the ``count`` of the
+    problem on are not fetched: they see other rows.
     """
     names = [*inputs, *outputs, *scratch]
-    outer_rows = by_rows
 
     def block(a: Any, b: Any) -> tuple[Any, Any]:
-        return (a, b) if outer_rows else (b, a)
+        return (a, b) if by_rows else (b, a)
 
-    def body(count_ref: Any, *refs: Any) -> None:
+    def body(limits: Any, *refs: Any) -> None:
         i, j = block(pl.program_id(0), pl.program_id(1))
-        kernel(i, j, count_ref[0], dict(zip(names, refs, strict=True)))
+        kernel(i, j, limits[0], dict(zip(names, refs, strict=True)))
 
     def fetched(operand: Operand) -> pl.BlockSpec:
-        def index(a: Any, b: Any, count_ref: Any) -> tuple[Any, Any]:
+        def index(a: Any, b: Any, limits: Any) -> tuple[Any, Any]:
             i, j = block(a, b)
-            last = jax.lax.div(jnp.maximum(count_ref[0] - 1, 0), grid.bn)
-            j = jnp.where(i <= last, j, grid.column_blocks - 1) if outer_rows else j
-            return operand.index(jnp.minimum(i, last), j)
+            j = jnp.where(i <= limits[1], j, grid.column_blocks - 1) if by_rows else j
+            return operand.index(jnp.minimum(i, limits[1]), j)
 
         return pl.BlockSpec(operand.block, index)
 
     def written(operand: Operand) -> pl.BlockSpec:
         return pl.BlockSpec(operand.block, lambda a, b, _: operand.index(*block(a, b)))
 
+    count = jnp.asarray(grid.n if problem.count is None else problem.count, jnp.int32)
+    limits = jnp.stack([count, jnp.maximum(count - 1, 0) // grid.bn])
     arrays = [operand.array for operand in inputs.values()]
-    varying = jax.typeof(vary(count, *arrays)).manual_axis_type
+    varying = jax.typeof(vary(limits, *arrays)).manual_axis_type
     found = pl.pallas_call(
         body,
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -163,14 +165,8 @@ def call(
         ),
         interpret=False if interpret is None else interpret,
         name=name,
-    )(count, *arrays)
+    )(limits, *arrays)
     return dict(zip(outputs, found, strict=True))
-
-
-def count_of(problem: Problem) -> jax.Array:
-    """How many rows to look at ``[1]``."""
-    count = problem.head.rows if problem.count is None else problem.count
-    return jnp.reshape(jnp.asarray(count, jnp.int32), (1,))
 
 
 def either(condition: Any, step: Callable[[bool], None]) -> None:
