@@ -19,6 +19,7 @@ from rlx_kernels.problem import Head, Problem
 from rlx_kernels.rows import target_logit
 
 _DTYPES = ("bfloat16", "float32")
+_TEMPORARY = 32  # bytes for each element of a tile: what is computed from it, in float32
 
 
 def forward(
@@ -98,8 +99,8 @@ def _load(refs: Mapping[str, Any], arrays: Mapping[str, Any], spec: core.Spec) -
 def _forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interpret: Any) -> core.Sums:
     arrays = _arrays(problem, spec)
     names = [name for name in tiles.SUMS if name in ("m", "s") or (name != "t" and spec.needs(name))]
-    tile_bytes = 2 * sum(array.dtype.itemsize for array in arrays.values())
-    grid = tiles.tiling(*problem.head.logits.shape, sizes, "logits_forward", tile=tile_bytes)
+    memory = _TEMPORARY + 2 * sum(array.dtype.itemsize for array in arrays.values())
+    grid = tiles.tiling(*problem.head.logits.shape, sizes, "logits_forward", tile=memory)
     last = grid.column_blocks - 1
 
     def kernel(i: Any, j: Any, count: Any, refs: Mapping[str, Any]) -> None:
@@ -141,8 +142,8 @@ def _backward(
 ) -> Problem:
     arrays = _arrays(problem, spec)
     shared = "y" in arrays and problem.y.shape[0] == 1 and problem.head.rows > 1
-    tile_bytes = 4 * sum(array.dtype.itemsize for array in arrays.values())
-    grid = tiles.tiling(*problem.head.logits.shape, sizes, "logits_backward", tile=tile_bytes)
+    memory = _TEMPORARY + 4 * sum(array.dtype.itemsize for array in arrays.values())
+    grid = tiles.tiling(*problem.head.logits.shape, sizes, "logits_backward", tile=memory)
     known = tiles.known_of(problem, rows)
     masked = shared or problem.live is not None or problem.count is not None
 

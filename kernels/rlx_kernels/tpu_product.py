@@ -19,6 +19,9 @@ from rlx_kernels import tpu_tiles as tiles
 from rlx_kernels.problem import Head, Problem
 
 _LANES = 128
+_SPLIT = 16  # bytes for the bfloat16 parts of a float32 factor, twice as there are two products
+_RESULT = 12  # bytes for a number that is summed: the sum and what a product adds to it
+_TEMPORARY = 16  # bytes for each logit of a block: what is computed from it, in float32
 
 
 def _dot(a: Any, b: Any, axis_of_a: int, axis_of_b: int) -> jax.Array:
@@ -56,11 +59,19 @@ def _raw(head: Head, refs: Mapping[str, Any]) -> jax.Array:
     return raw + refs["bias"][...].astype(jnp.float32) if "bias" in refs else raw
 
 
+def _tiling(head: Head, sizes: Mapping[str, Any], kernel: str, *, row: int = 0, column: int = 0) -> tiles.Tiling:
+    """Blocks of a kernel; for each number of a row of ``x`` and a column of ``w`` it takes these bytes more."""
+    width = head.dtype.itemsize
+    fetched = 2 * width + (_SPLIT if width == 4 else 0)
+    depth = head.w.shape[0]
+    memory = {"row": depth * (fetched + row), "column": depth * (fetched + column)}
+    return tiles.tiling(head.rows, head.columns, sizes, kernel, tile=_TEMPORARY, **memory)
+
+
 def forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interpret: Any) -> core.Sums:
     """Sums of every row."""
     head = problem.head
-    deep = 2 * head.w.shape[0] * head.dtype.itemsize
-    grid = tiles.tiling(head.rows, head.columns, sizes, "product_forward", row=deep, column=deep)
+    grid = _tiling(head, sizes, "product_forward")
     names = [name for name in tiles.SUMS if name in ("m", "s") or spec.needs(name)]
     last = grid.column_blocks - 1
     inputs = _operands(head, grid)
@@ -118,8 +129,7 @@ def _gradient_of_x(
 ) -> jax.Array:
     head = problem.head
     depth, width = head.w.shape[0], head.dtype.itemsize
-    memory = {"row": depth * (4 * width + 4), "column": depth * 2 * width}
-    grid = tiles.tiling(head.rows, head.columns, sizes, "product_dx", **memory)
+    grid = _tiling(head, sizes, "product_dx", row=_RESULT + 2 * width, column=width)
     last = grid.column_blocks - 1
     inputs, axis = _operands(head, grid), int(_turned(head))
 
@@ -170,8 +180,7 @@ def _gradient_of_w(
 ) -> tuple[jax.Array, jax.Array | None]:
     head = problem.head
     depth, width = head.w.shape[0], head.dtype.itemsize
-    memory = {"row": depth * 2 * width, "column": depth * (5 * width + 4)}
-    grid = tiles.tiling(head.rows, head.columns, sizes, "product_dw", **memory)
+    grid = _tiling(head, sizes, "product_dw", row=width, column=_RESULT + 2 * width)
     inputs = _operands(head, grid)
     outputs = {f"d{name}": inputs[name] for name in ("w", "bias") if name in inputs}
     scratch = {"sum": ((grid.bv, depth), jnp.float32)}

@@ -21,7 +21,6 @@ SUMS = ("m", "s", "a", "b", "q", "q1", "r", "ay", "auy", "t", "top", "m2", "s2",
 MIB = 1 << 20
 _PACKED = 128  # lanes of a register: a lone column [N, 1] takes as much memory as this many
 _FEWEST = (16, 128)  # rows and columns of the smallest block that every type allows
-_TEMPORARIES = 8  # float32 tiles that the body of a kernel may keep at once
 
 
 @functools.cache
@@ -69,13 +68,10 @@ class Tiling(NamedTuple):
         return i * self.bn + jax.lax.broadcasted_iota(jnp.int32, (self.bn, 1), 0)
 
 
-def tiling(
-    n: int, v: int, size: Mapping[str, Any], kernel: str, *, tile: int = 0, row: int = 0, column: int = 0
-) -> Tiling:
+def tiling(n: int, v: int, size: Mapping[str, Any], kernel: str, *, tile: int, row: int = 0, column: int = 0) -> Tiling:
     """The blocks of ``kernel`` in the table of sizes, their longer side halved until they fit into a core.
 
-    ``tile``, ``row`` and ``column`` are the bytes that each element, row and column of a block keeps there, beside
-    the temporaries of the computation.
+    ``tile``, ``row`` and ``column`` are the bytes that each element, row and column of a block takes there.
 
     Raises:
         NotImplementedError: the smallest block does not fit.
@@ -84,8 +80,7 @@ def tiling(
     bn, bv = (min(block, pl.cdiv(length, fewest) * fewest) for block, length, fewest in wanted)
 
     def mib() -> int:
-        rows = bn * (row + 4 * _PACKED * (len(SUMS) + 4))
-        return pl.cdiv(bn * bv * (tile + 4 * _TEMPORARIES) + rows + bv * column, MIB)
+        return pl.cdiv(bn * bv * tile + bn * (row + 4 * _PACKED * len(SUMS)) + bv * column, MIB)
 
     while mib() > size["vmem_mib"]:
         if bv > _FEWEST[1] and (bv >= bn or bn <= _FEWEST[0]):
