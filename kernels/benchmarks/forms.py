@@ -32,7 +32,7 @@ class Runner(Protocol):
         """Log-probability and, if there is one, entropy; waits for them."""
 
     def both(self, case: Case) -> Any:
-        """Gradients of ``sum(a logp + b entropy)`` in the arrays of the case; waits for them."""
+        """Gradients of ``sum(a logp + b entropy)``, computed together with its value; waits for both."""
 
 
 class Form(NamedTuple):
@@ -49,8 +49,7 @@ class Compiled:
         self.entropy, self.costs = entropy, {}
         inputs = (*case.arrays, case.targets)
         self._forward = self._compile(FORWARD, function, inputs)
-        gradient = plain.value_and_grad(function, len(case.arrays))
-        self._both = self._compile(BOTH, lambda *arguments: gradient(*arguments)[1], case.arguments)
+        self._both = self._compile(BOTH, plain.value_and_grad(function, len(case.arrays)), case.arguments)
 
     def _compile(self, name: str, function: Callable, arguments: tuple[Any, ...]) -> Callable:
         start = time.perf_counter()
@@ -65,7 +64,7 @@ class Compiled:
 
     def both(self, case: Case) -> Any:
         """Gradients."""
-        return jax.block_until_ready(self._both(*case.arguments))
+        return jax.block_until_ready(self._both(*case.arguments))[1]
 
 
 def naive(case: Case) -> Compiled:
@@ -103,11 +102,11 @@ class Summed(Compiled):
         self.entropy, self.costs = False, {}
         inputs = (*case.arrays, case.targets)
         self._forward = self._compile(FORWARD, function, inputs)
-        self._gradient = self._compile(BOTH, jax.grad(function, tuple(range(len(case.arrays)))), inputs)
+        self._both = self._compile(BOTH, jax.value_and_grad(function, tuple(range(len(case.arrays)))), inputs)
 
     def both(self, case: Case) -> Any:
         """Gradients."""
-        return jax.block_until_ready(self._gradient(*case.arrays, case.targets))
+        return jax.block_until_ready(self._both(*case.arrays, case.targets))[1]
 
 
 def tokamax(implementation: str, case: Case) -> Compiled:
