@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,9 +61,8 @@ def plan(
     Raises:
         NotImplementedError: the implementation asked for declines; the message says why.
     """
-    platform = mesh.devices.flat[0].platform if mesh is not None else jax.default_backend()
     options = Options(spec, mesh=mesh, batch_axes=batch_axes, vocab_axis=vocab_axis)
-    local = _local(problem, options)
+    local, platform = _local(problem, options), _platform(mesh)
     kernel = KERNELS.get(platform) if implementation is None else implementation
     if kernel in KERNELS.values():
         try:
@@ -73,8 +73,22 @@ def plan(
                 raise
     if rows is None and _by_columns(local, spec, platform):
         return options._replace(body="columns", size=pick_columns(local.head.rows, platform=platform))
-    picked = pick_rows(local.head.columns, product=local.head.logits is None, platform=platform)
-    return options._replace(body="rows", size=rows or picked)
+    return _in_rows(local, options, rows)
+
+
+def plan_rows(problem: Problem, spec: core.Spec, *, rows: int | None = None, **places: Any) -> Options:
+    """As :func:`plan`, always in chunks of rows."""
+    options = Options(spec, **places)
+    return _in_rows(_local(problem, options), options, rows)
+
+
+def _in_rows(local: Problem, options: Options, rows: int | None) -> Options:
+    product, platform = local.head.logits is None, _platform(options.mesh)
+    return options._replace(size=rows or pick_rows(local.head.columns, product=product, platform=platform))
+
+
+def _platform(mesh: Mesh | None) -> str:
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
 def _by_columns(problem: Problem, spec: core.Spec, platform: str) -> bool:

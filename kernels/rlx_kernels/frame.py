@@ -50,7 +50,7 @@ def statistics(problem: Problem, options: Options) -> dict[str, jax.Array]:
         def collecting(head: Head) -> Head:
             return head._replace(**vary({"w": head.w, "bias": head.bias}, local))
 
-        y = vary(problem.y, local) if problem.y is not None and problem.y.shape[0] == 1 else problem.y
+        y = vary(problem.y, local) if shared(problem.y) else problem.y
         other = None if problem.other is None else collecting(problem.other)
         problem = problem._replace(head=collecting(own), other=other, y=y)
     constant = problem.targets, problem.live
@@ -66,7 +66,7 @@ def _forward(problem: Problem, constant, options: Options):
     of_rows, of_problem = partition(problem, options)
     local = functools.partial(_local_forward, options)
     specs = of_problem, jax.tree.map(lambda _: of_rows, constant)
-    out, sums = _on_mesh(local, options, specs, of_rows)(problem, constant)
+    out, sums = on_mesh(local, options, specs, of_rows)(problem, constant)
     return out, (problem, constant, sums)
 
 
@@ -75,7 +75,7 @@ def _backward(options: Options, residuals, cotangents):
     of_rows, of_problem = partition(problem, options)
     local = functools.partial(_local_backward, options)
     specs = of_problem, *jax.tree.map(lambda _: of_rows, (constant, sums, cotangents))
-    return _on_mesh(local, options, specs, of_problem)(problem, constant, sums, cotangents), None
+    return on_mesh(local, options, specs, of_problem)(problem, constant, sums, cotangents), None
 
 
 _statistics.defvjp(_forward, _backward)
@@ -89,34 +89,35 @@ def partition(problem: Problem, options: Options) -> tuple[P, Any]:
         specs = Head(P(*of_rows, vocab), of_rows, P(None, vocab), P(vocab))
         return value and Head(*(x if x is None else spec for x, spec in zip(value, specs, strict=True)))
 
-    y = None if problem.y is None else P(*(of_rows if problem.y.shape[0] > 1 else (None,)), vocab)
+    y = None if problem.y is None else P(vocab) if shared(problem.y) else P(*of_rows, vocab)
     temperature = None if problem.temperature is None else of_rows
     return of_rows, Problem(head(problem.head), other=head(problem.other), y=y, temperature=temperature)
 
 
-def _on_mesh(function: Callable, options: Options, in_specs, out_specs) -> Callable:
+def on_mesh(function: Callable, options: Options, in_specs, out_specs) -> Callable:
     if options.mesh is None:
         return function
     return jax.shard_map(function, mesh=options.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def _complete(problem: Problem, constant, options: Options) -> tuple[Problem, Any]:
+def complete(problem: Problem, constant, options: Options) -> tuple[Problem, Any]:
     """The problem of this device, and the order of its rows where the live ones have been put first."""
     targets, live = constant
     offset = 0
     if options.vocab_axis is not None:
         offset = jax.lax.axis_index(options.vocab_axis) * problem.head.columns
-    problem = problem._replace(targets=targets, live=live, offset=offset)
+    y = problem.y[None] if shared(problem.y) else problem.y
+    problem = problem._replace(targets=targets, live=live, offset=offset, y=y)
     if live is None or problem.head.logits is not None or options.body == "columns":
         return problem, None
     if options.body == "rows" and problem.head.rows <= options.size:
         return problem, None
     order = jnp.argsort(~live[:, 0], stable=True)
     count = live.sum(dtype=jnp.int32)
-    return _permute(problem, order)._replace(live=None, count=count), order
+    return permute(problem, order)._replace(live=None, count=count), order
 
 
-def _permute(problem: Problem, order: jax.Array) -> Problem:
+def permute(problem: Problem, order: jax.Array) -> Problem:
     """The same problem with its rows in another order."""
 
     def rows(value: Any, *names: str) -> Any:
@@ -133,50 +134,71 @@ def _permute(problem: Problem, order: jax.Array) -> Problem:
 
 
 def _local_forward(options: Options, problem: Problem, constant):
-    problem, order = _complete(problem, constant, options)
-    sums = body_of(options).forward(problem)
+    problem, order = complete(problem, constant, options)
+    sums = merged(body_of(options).forward(problem), problem, options)
+    if order is not None:
+        sums = jax.tree.map(lambda x: jnp.zeros_like(x).at[order].set(x), sums)
+    return {name: value[:, 0] for name, value in core.finalise(sums, options.spec).items()}, sums
+
+
+def merged(sums: core.Sums, problem: Problem, options: Options) -> core.Sums:
+    """Sums over the whole vocabulary; a target outside of it is NaN."""
     vocab = problem.head.columns
     if options.vocab_axis is not None:
         vocab *= jax.lax.axis_size(options.vocab_axis)
         if not options.spec.second_look:
             sums = core.merge_shards(sums, options.spec, options.vocab_axis)
-    if order is not None:
-        sums = jax.tree.map(lambda x: jnp.zeros_like(x).at[order].set(x), sums)
-    if sums.t is not None:
-        targets = constant[0]
-        sums = sums._replace(t=jnp.where((targets >= 0) & (targets < vocab), sums.t, jnp.nan))
-    return {name: value[:, 0] for name, value in core.finalise(sums, options.spec).items()}, sums
+    if sums.t is None:
+        return sums
+    inside = (problem.targets >= 0) & (problem.targets < vocab)
+    return sums._replace(t=jnp.where(inside, sums.t, jnp.nan))
 
 
 def _local_backward(options: Options, problem: Problem, constant, sums: core.Sums, cotangents):
-    given, (problem, order) = problem, _complete(problem, constant, options)
+    given, (problem, order) = problem, complete(problem, constant, options)
     rows = gradients.gradient(sums, options.spec, {name: g[:, None] for name, g in cotangents.items()})
     rows = rows if order is None else jax.tree.map(lambda x: x[order], rows)
     found = body_of(options).backward(problem, rows)
     if order is not None:
-        found = _permute(found._replace(targets=None), jnp.argsort(order))
+        found = permute(found._replace(targets=None), jnp.argsort(order))
+    if shared(given.y):
+        found = found._replace(y=found.y[0])
+    return typed(collected(found, options), given)
+
+
+def collected(found: Problem, options: Options) -> Problem:
+    """Gradients summed over the devices that share an array."""
     if options.vocab_axis is not None:
         found = found._replace(
-            head=_sum(found.head, ("x",), options.vocab_axis),
-            other=found.other and _sum(found.other, ("x",), options.vocab_axis),
-            temperature=_psum(found.temperature, options.vocab_axis),
+            head=sum_of(found.head, ("x",), options.vocab_axis),
+            other=found.other and sum_of(found.other, ("x",), options.vocab_axis),
+            temperature=psum(found.temperature, options.vocab_axis),
         )
     if options.batch_axes:
-        shared_y = found.y is not None and found.y.shape[0] == 1
         found = found._replace(
-            head=_sum(found.head, ("w", "bias"), options.batch_axes),
-            other=found.other and _sum(found.other, ("w", "bias"), options.batch_axes),
-            y=_psum(found.y, options.batch_axes) if shared_y else found.y,
+            head=sum_of(found.head, ("w", "bias"), options.batch_axes),
+            other=found.other and sum_of(found.other, ("w", "bias"), options.batch_axes),
+            y=psum(found.y, options.batch_axes) if shared(found.y) else found.y,
         )
+    return found
+
+
+def typed(found: Problem, given: Problem) -> Problem:
+    """Gradients in the types of the arrays."""
     return jax.tree.map(lambda x, g: g.astype(x.dtype), given, found)
 
 
-def _psum(value: Any, axes: Any) -> Any:
+def shared(y: Any) -> bool:
+    """Whether numbers of the tokens ``[V]`` serve all rows."""
+    return y is not None and y.ndim == 1
+
+
+def psum(value: Any, axes: Any) -> Any:
     return None if value is None else jax.lax.psum(value, axes)
 
 
-def _sum(head: Head, fields: tuple[str, ...], axes: Any) -> Head:
-    return head._replace(**{name: _psum(getattr(head, name), axes) for name in fields})
+def sum_of(head: Head, fields: tuple[str, ...], axes: Any) -> Head:
+    return head._replace(**{name: psum(getattr(head, name), axes) for name in fields})
 
 
 class Body(NamedTuple):

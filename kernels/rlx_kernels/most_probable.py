@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from rlx_kernels import core, gradients
 from rlx_kernels.core import Kept, Spec, Sums
+from rlx_kernels.problem import vary
 
 RULES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "crossing": lambda share, before: jnp.ceil(share),
@@ -54,6 +55,7 @@ def order_key(z: jax.Array) -> jax.Array:
 def smallest(holds: Callable[[jax.Array], jax.Array], bits: int, like: jax.Array) -> jax.Array:
     """The smallest integer of ``bits`` bits for which the monotone ``holds`` is true, all ones where none is."""
     ones = jnp.full_like(like, (1 << bits) - 1)
+    ones = vary(ones, holds(ones))
 
     def step(i, found):
         lower = found & ~(jnp.ones_like(found) << (bits - 1 - i).astype(found.dtype))
@@ -94,10 +96,17 @@ def most_probable(
     return edge, end
 
 
-def is_kept(z: jax.Array, columns: jax.Array, kept: Any) -> jax.Array:
-    """Whether each token of a tile is among the most probable of its row."""
+_SLACK = 8
+"""Units in the last place by which logits that are computed again, in another program, may differ."""
+
+
+def is_kept(z: jax.Array, columns: jax.Array, kept: Any, slack: int = 0) -> jax.Array:
+    """Whether each token of a tile is among the most probable of its row; logits within ``slack`` are equal."""
     key = order_key(z)
-    return ((key > kept.key) | ((key == kept.key) & (columns < kept.end))) & (z > -jnp.inf)
+    width = jnp.array(slack, key.dtype)
+    above = jnp.where(kept.key > ~width, ~jnp.zeros_like(width), kept.key + width)  # sums of unsigned integers wrap
+    below = jnp.where(kept.key < width, jnp.zeros_like(width), kept.key - width)
+    return ((key > above) | ((key >= below) & (columns < kept.end))) & (z > -jnp.inf)
 
 
 def second_look(
@@ -137,6 +146,6 @@ def dlogits_of_kept(z: jax.Array, rows: gradients.Gradient, columns: jax.Array) 
         if most is not None:
             kept, weight = most
             s = jnp.where(kept.s == 0, 1, kept.s)
-            q = jnp.where(is_kept(z, columns, kept), jnp.exp(u) / s, 0)
+            q = jnp.where(is_kept(z, columns, kept, _SLACK), jnp.exp(u) / s, 0)
             dz = dz - weight * core.times(q, u - kept.a / s)
     return dz

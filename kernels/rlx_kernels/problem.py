@@ -38,8 +38,9 @@ class Problem(NamedTuple):
     """Arrays of one call, or the gradients with respect to them.
 
     ``targets [N, 1]`` count in the whole vocabulary, of which this shard begins at ``offset``. ``y`` are numbers of the
-    tokens, ``[N, V]`` or ``[1, V]``; ``temperature [N, 1]`` replaces that of the Spec; rows where ``live [N, 1]`` is
-    False get no gradient; with ``count``, rows from there on are not looked at and their results do not matter.
+    tokens, ``[N, V]``, or those of all rows: ``[V]`` in the frame, ``[1, V]`` for a body. ``temperature [N, 1]``
+    replaces that of the Spec. Rows where ``live [N, 1]`` is False get no gradient; with ``count``, rows from there on
+    are not looked at and their results do not matter.
     """
 
     head: Head
@@ -59,7 +60,7 @@ def vary(tree: Any, *like: Any) -> Any:
     """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return tree
-    leaves = [leaf for leaf in jax.tree.leaves(like) if leaf.ndim]
+    leaves = [leaf for leaf in jax.tree.leaves(like) if jnp.ndim(leaf)]
     return jax.tree.map(lambda x: jnp.where(True, x, sum(leaf.ravel()[0].astype(x.dtype) for leaf in leaves)), tree)
 
 

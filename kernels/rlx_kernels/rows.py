@@ -25,77 +25,80 @@ from rlx_kernels.problem import (
 
 def forward(problem: Problem, spec: core.Spec, rows: int, axis_name: str | None = None) -> core.Sums:
     """Sums of each row, of this shard of the vocabulary; complete ones where they need a second look at the row."""
-    shards = most_probable.shards(axis_name)
-
-    def chunk(part: Problem) -> core.Sums:
-        z, columns = logits_of(part, part.head, spec), _columns(part)
-        other = None if part.other is None else logits_of(part, part.other, spec)
-        x = core.sums(z, spec, columns=columns, y=part.y, other=other)
-        if spec.needs("t"):
-            x = x._replace(t=target_logit(z, part.targets - part.offset))
-        if not spec.second_look:
-            return x
-        vocab = problem.head.columns
-        if axis_name is not None:
-            x, vocab = core.merge_shards(x, spec, axis_name), vocab * jax.lax.axis_size(axis_name)
-        return most_probable.second_look(z, x, spec, columns, vocab, other, shards)
-
-    size, count = _sizes(problem, rows)
+    size, count = sizes(problem, rows)
     if count == 1:
-        return chunk(problem)
-    shapes = jax.eval_shape(chunk, jax.eval_shape(lambda: _slice(problem, 0, size)))
-    wide = jax.tree.map(lambda s: jax.ShapeDtypeStruct((problem.head.rows, *s.shape[1:]), s.dtype), shapes)
+        return look(problem, spec, axis_name)
+    shapes = jax.eval_shape(lambda: look(slice_of(problem, 0, size), spec, axis_name))
 
     def step(start: Any, fresh: Any, found: core.Sums, part: Problem) -> core.Sums:
-        return _write(found, chunk(part), start)
+        return write(found, look(part, spec, axis_name), start)
 
-    return _loop(problem, size, count, step, zeros_like(wide, problem))
+    return loop(problem, size, count, step, zeros_like(widened(shapes, problem), problem))
 
 
 def backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, size: int) -> Problem:
     """Gradients, those of the weights and of hidden states in the accumulation type."""
-
-    def chunk(part: Problem, rows: gradients.Gradient, fresh: Any) -> tuple[Problem, Problem]:
-        """What belongs to the rows, and what is summed over ``fresh`` rows."""
-        temperature = temperature_of(part, spec)
-        raw, other_raw = raw_logits(part.head), None if part.other is None else raw_logits(part.other)
-        z = core.transform(raw, temperature, spec.softcap)
-        other = None if other_raw is None else core.transform(other_raw, temperature, spec.softcap)
-        options = {"columns": _columns(part), "targets": part.targets, "y": part.y, "other": other}
-        found = gradients.dlogits(z, rows, spec, **options)
-        if part.live is not None:
-            found = jax.tree.map(lambda d: jnp.where(part.live, d, 0), found)
-        dz, dy, dother = found
-        dtemperature = None
-        if part.temperature is not None:
-            weighted = core.times(dz, z) if dother is None else core.times(dz, z) + core.times(dother, other)
-            dtemperature = -weighted.sum(-1, keepdims=True) / temperature
-        pulled: Any = _pull(part.head, core.transform_gradient(dz, raw, temperature, spec.softcap), fresh)
-        pulled2: Any = (None, None)
-        if part.other is not None:
-            pulled2 = _pull(part.other, core.transform_gradient(dother, other_raw, temperature, spec.softcap), fresh)
-        shared_y = part.y is not None and part.y.shape[0] == 1
-        summed_y = jnp.where(fresh, dy, 0).sum(0, keepdims=True) if shared_y else None
-        of_rows = Problem(pulled[0], other=pulled2[0], y=None if shared_y else dy, temperature=dtemperature)
-        return of_rows, Problem(pulled[1], other=pulled2[1], y=summed_y)
-
-    size, count = _sizes(problem, size)
+    size, count = sizes(problem, size)
     alone = problem.other is None and problem.y is None and problem.temperature is None
     if problem.head.logits is not None and alone:
         count = 1  # elementwise: XLA writes the gradient at once and stores nothing else
     if count == 1:
-        return _union(*chunk(problem, rows, jnp.ones((problem.head.rows, 1), bool)))
-    ones = jax.ShapeDtypeStruct((size, 1), bool)
-    parts = jax.eval_shape(lambda: (_slice(problem, 0, size), _slice_rows(rows, 0, size)))
-    of_rows, summed = jax.eval_shape(chunk, *parts, ones)
-    wide = jax.tree.map(lambda s: jax.ShapeDtypeStruct((problem.head.rows, *s.shape[1:]), s.dtype), of_rows)
+        return union(*pull(problem, rows, spec, jnp.ones((problem.head.rows, 1), bool)))
+    fresh = jnp.ones((size, 1), bool)
+    shapes = jax.eval_shape(lambda: pull(slice_of(problem, 0, size), slice_rows(rows, 0, size), spec, fresh))
+    shapes = widened(shapes[0], problem), shapes[1]
 
     def step(start: Any, fresh: Any, found: tuple[Problem, Problem], part: Problem) -> tuple[Problem, Problem]:
-        of_rows, summed = chunk(part, _slice_rows(rows, start, size), fresh)
-        return _write(found[0], of_rows, start), jax.tree.map(jnp.add, found[1], summed)
+        of_rows, summed = pull(part, slice_rows(rows, start, size), spec, fresh)
+        return write(found[0], of_rows, start), jax.tree.map(jnp.add, found[1], summed)
 
-    written, summed = _loop(problem, size, count, step, to_bits(zeros_like((wide, summed), problem, rows)))
-    return _union(from_bits(written, wide), summed)
+    written, summed = loop(problem, size, count, step, to_bits(zeros_like(shapes, problem, rows)))
+    return union(from_bits(written, shapes[0]), summed)
+
+
+def look(part: Problem, spec: core.Spec, axis_name: str | None = None) -> core.Sums:
+    """Sums of the rows of one chunk."""
+    z, columns = logits_of(part, part.head, spec), _columns(part)
+    other = None if part.other is None else logits_of(part, part.other, spec)
+    x = core.sums(z, spec, columns=columns, y=part.y, other=other)
+    if spec.needs("t"):
+        x = x._replace(t=target_logit(z, part.targets - part.offset))
+    if not spec.second_look:
+        return x
+    vocab = part.head.columns
+    if axis_name is not None:
+        x, vocab = core.merge_shards(x, spec, axis_name), vocab * jax.lax.axis_size(axis_name)
+    return most_probable.second_look(z, x, spec, columns, vocab, other, most_probable.shards(axis_name))
+
+
+def pull(part: Problem, rows: gradients.Gradient, spec: core.Spec, fresh: jax.Array) -> tuple[Problem, Problem]:
+    """Gradients of one chunk: what belongs to its rows, and what is summed over its ``fresh`` rows."""
+    temperature = temperature_of(part, spec)
+    raw, other_raw = raw_logits(part.head), None if part.other is None else raw_logits(part.other)
+    z = core.transform(raw, temperature, spec.softcap)
+    other = None if other_raw is None else core.transform(other_raw, temperature, spec.softcap)
+    options = {"columns": _columns(part), "targets": part.targets, "y": part.y, "other": other}
+    found = gradients.dlogits(z, rows, spec, **options)
+    if part.live is not None:
+        found = jax.tree.map(lambda d: jnp.where(part.live, d, 0), found)
+    dz, dy, dother = found
+    dtemperature = None
+    if part.temperature is not None:
+        weighted = core.times(dz, z) if dother is None else core.times(dz, z) + core.times(dother, other)
+        dtemperature = -weighted.sum(-1, keepdims=True) / temperature
+    own: Any = _pull(part.head, core.transform_gradient(dz, raw, temperature, spec.softcap), fresh)
+    second: Any = (None, None)
+    if part.other is not None:
+        second = _pull(part.other, core.transform_gradient(dother, other_raw, temperature, spec.softcap), fresh)
+    shared = part.y is not None and part.y.shape[0] == 1
+    summed_y = jnp.where(fresh, dy, 0).sum(0, keepdims=True) if shared else None
+    of_rows = Problem(own[0], other=second[0], y=None if shared else dy, temperature=dtemperature)
+    return of_rows, Problem(own[1], other=second[1], y=summed_y)
+
+
+def widened(shapes: Any, problem: Problem) -> Any:
+    """Shapes of the results of a chunk, for all rows."""
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct((problem.head.rows, *s.shape[1:]), s.dtype), shapes)
 
 
 def target_logit(z: jax.Array, targets: jax.Array) -> jax.Array:
@@ -125,25 +128,25 @@ def transpose(x: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(x.T) if jax.default_backend() == "cpu" else x.T
 
 
-def _union(first: Any, second: Any) -> Any:
+def union(first: Any, second: Any) -> Any:
     """Of two trees of the same type, whatever each has."""
     if isinstance(first, tuple) and isinstance(second, tuple):
-        return type(first)(*map(_union, first, second))
+        return type(first)(*map(union, first, second))
     return second if first is None else first
 
 
-def _sizes(problem: Problem, rows: int) -> tuple[int, int]:
+def sizes(problem: Problem, rows: int) -> tuple[int, int]:
     """Rows of a chunk, spread evenly, and how many chunks there are."""
     n = problem.head.rows
     count = max(math.ceil(n / rows), 1)
     return math.ceil(n / count), count
 
 
-def _slice(problem: Problem, start: Any, size: int) -> Problem:
+def slice_of(problem: Problem, start: Any, size: int) -> Problem:
     """The rows of a chunk; weights and shared numbers as they are."""
 
     def rows(value: Any, *names: str) -> Any:
-        return value and value._replace(**{name: _slice_rows(getattr(value, name), start, size) for name in names})
+        return value and value._replace(**{name: slice_rows(getattr(value, name), start, size) for name in names})
 
     names = ["targets", "temperature", "live"]
     if problem.y is not None and problem.y.shape[0] > 1:
@@ -152,15 +155,17 @@ def _slice(problem: Problem, start: Any, size: int) -> Problem:
     return rows(problem._replace(head=head, other=other), *names)
 
 
-def _slice_rows(tree: Any, start: Any, size: int) -> Any:
+def slice_rows(tree: Any, start: Any, size: int) -> Any:
+    """``size`` rows of every array, from ``start`` on."""
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
 
 
-def _write(found: Any, part: Any, start: Any) -> Any:
+def write(found: Any, part: Any, start: Any) -> Any:
+    """``found`` with the rows of ``part`` from ``start`` on."""
     return jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, to_bits(y), start, 0), found, part)
 
 
-def _loop(problem: Problem, size: int, count: int, step: Callable, found: Any) -> Any:
+def loop(problem: Problem, size: int, count: int, step: Callable, found: Any) -> Any:
     """``step(start, fresh, found, part)`` for each chunk that has a live row.
 
     The last chunk ends with the last row and so may overlap the one before: rows are written again with the same
@@ -177,7 +182,7 @@ def _loop(problem: Problem, size: int, count: int, step: Callable, found: Any) -
             here = problem._replace(head=Head(logits))
         start = jnp.minimum(i * size, problem.head.rows - size)
         fresh = start + jax.lax.broadcasted_iota(jnp.int32, (size, 1), 0) >= i * size
-        return step(start, fresh, found, _slice(here, start, size))
+        return step(start, fresh, found, slice_of(here, start, size))
 
     if problem.count is not None:
         count = jnp.minimum((problem.count + size - 1) // size, count)  # type: ignore[assignment]

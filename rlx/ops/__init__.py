@@ -11,7 +11,12 @@ from rlx.ops.covariance import (
 from rlx.ops.entropies import renyi_entropy, tempered_entropy, token_entropy, tsallis_entropy
 from rlx.ops.probabilities import Distribution, distribution
 from rlx.ops.shift import predicting, shift, unshift
-from rlx.ops.statistics import TokenStatistics, linear_token_statistics, token_statistics
+from rlx.ops.statistics import (
+    TokenStatistics,
+    fused_linear_token_loss,
+    linear_token_statistics,
+    token_statistics,
+)
 from rlx.ops.truncated import nucleus, top_k_entropy, top_p_entropy
 from rlx.ops.windows import trailing_entropy, window_counts, window_entropy, window_threshold
 
@@ -22,6 +27,7 @@ __all__ = [
     "discriminators",
     "distribution",
     "entropy_discriminator",
+    "fused_linear_token_loss",
     "linear_token_statistics",
     "nucleus",
     "policy_gradient_step",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -176,6 +177,71 @@ def linear_token_statistics(
     return _run(head, spec, call)
 
 
+def fused_linear_token_loss(
+    loss: Callable[..., jax.Array],
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    targets: jax.Array,
+    *operands: jax.Array,
+    where: jax.Array | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
+    bias: jax.Array | None = None,
+    statistics: tuple[str, ...] = ("logp", "entropy"),
+    top_p: float = 0.8,
+    top_p_rule: str = "crossing",
+    top_k: int = 20,
+    tsallis_order: float = 2.0,
+    mesh: Mesh | None = None,
+    rows: int | None = None,
+) -> jax.Array:
+    r"""The sum over tokens of ``loss(statistics, *operands)``, with the gradient made on the way forward.
+
+    .. math:: L = \sum_i \ell(s_i, o_i)
+
+    A chunk of logits is computed once, 6 N D V operations instead of the 8 of :func:`linear_token_statistics`, which
+    computes it again on the way back. That needs a loss that is a sum over tokens whose weights are known beforehand:
+    normalisers, advantages and selections over the batch are operands, not part of ``loss``.
+
+    Args:
+        loss: from a ``TokenStatistics`` of arrays ``[R]`` and operands ``[R, ...]`` to losses ``[R]``, elementwise.
+        operands: arrays ``[N, ..., ...]`` that begin with the shape of ``targets``.
+        hidden, unembedding, targets, where, temperature, softcap, bias, statistics, top_p, top_p_rule, top_k,
+            tsallis_order, mesh, rows: as in :func:`linear_token_statistics`; ``temperature`` is a number.
+
+    Returns:
+        A scalar, differentiable once in ``hidden``, ``unembedding``, ``bias`` and ``operands``.
+
+    Raises:
+        UserError: an unknown statistic or rule, a shape that does not fit.
+
+    >>> def loss(found, weights):
+    ...     return -weights * found.logp
+    >>> weights = jnp.array([1.0, 0.0])
+    >>> print(fused_linear_token_loss(loss, jnp.ones((2, 3)), jnp.zeros((3, 8)), jnp.array([1, 7]), weights).round(4))
+    2.0794
+    """
+    from rlx_kernels import dispatch, fused
+    from rlx_kernels.problem import Problem
+
+    _check_shape("hidden", hidden.shape[:-1], targets)
+    for index, operand in enumerate(operands):
+        if operand.shape[: targets.ndim] != targets.shape:
+            raise UserError(f"operand {index} {operand.shape} must begin with the shape {targets.shape} of targets")
+    if set(statistics) & {*PAIRED, "covariance"}:
+        raise UserError(f"a fused loss has no other policy and no y; got statistics={statistics}")
+    spec = _spec(statistics, softcap, top_p, top_p_rule, top_k, tsallis_order, None, None)
+    column = (targets.size, 1)
+    live = None if where is None else jnp.broadcast_to(where, targets.shape).reshape(column)
+    head = _product_head("hidden", hidden, unembedding, bias, where)
+    problem = Problem(head, targets.reshape(column), live=live)
+    axes, vocab_axis = _split(mesh, targets.shape[0] if targets.ndim else 1, head.columns)
+    places = {"mesh": mesh if axes or vocab_axis else None, "batch_axes": axes, "vocab_axis": vocab_axis}
+    options = dispatch.plan_rows(problem, spec._replace(temperature=temperature), rows=rows, **places)
+    flat = tuple(x.reshape(targets.size, *x.shape[targets.ndim :]) for x in operands)
+    return fused.token_loss(lambda found, args: loss(TokenStatistics(**found), *args), problem, flat, options)
+
+
 class _Call(NamedTuple):
     """The arguments that both functions share, as they were given."""
 
@@ -254,7 +320,7 @@ def _other(call: _Call, vocab: int) -> Any:
 def _numbers(y: jax.Array, shape: tuple[int, ...], vocab: int, dtype: Any) -> jax.Array:
     if y.shape not in ((vocab,), (*shape, vocab)):
         raise UserError(f"y {y.shape} must be {(vocab,)} or {(*shape, vocab)}")
-    return y.reshape(-1, vocab).astype(dtype)
+    return (y if y.shape == (vocab,) else y.reshape(-1, vocab)).astype(dtype)
 
 
 def _without_masked(problem: Any) -> Any:
