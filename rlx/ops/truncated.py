@@ -6,8 +6,6 @@ renormalised, which is the softmax with all other logits at -inf.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -15,22 +13,23 @@ from rlx import errors, numerics
 from rlx.ops.entropies import token_entropy
 from rlx.ops.probabilities import Distribution, distribution
 
-RULES: dict[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
-    "crossing": lambda before, after, top_p: before < top_p,
-    "strict": lambda before, after, top_p: after < top_p,
-    "at_least_one": lambda before, after, top_p: (after <= top_p) | (before == 0),
-}
-"""Which ranks a nucleus keeps, from the probability of all ranks before and up to each.
+RULES = ("crossing", "strict", "at_least_one")
+"""What a nucleus does with the token that crosses its mass.
 
 ``crossing`` is the usual one: the smallest set whose mass reaches p. ``strict`` (SIREN) leaves out the token that
 crosses p: nothing is kept where the first alone reaches it. ``at_least_one`` keeps the first token in any case.
 """
 
 
-def _ranked(d: Distribution) -> tuple[jax.Array, jax.Array]:
-    """Order of the tokens from the most to the least probable, ties by index, and the rank of every token."""
-    order = jnp.argsort(-jnp.where(d.possible, jax.lax.stop_gradient(d.logp), -jnp.inf), axis=-1, stable=True)
-    return order, jnp.argsort(order, axis=-1)
+def _most_probable(d: Distribution, weight: jax.Array, budget: float, rule: str = "crossing") -> jax.Array:
+    """The most probable tokens, ties by index, before ``budget`` of ``weight`` is used up; the row is not sorted."""
+    from rlx_kernels import core, most_probable
+
+    z = jnp.where(d.possible, jax.lax.stop_gradient(d.logp), -jnp.inf)
+    vocab = z.shape[-1]
+    columns = jnp.arange(vocab)
+    edge = most_probable.most_probable(z, columns, vocab, jax.lax.stop_gradient(weight), budget, rule)
+    return most_probable.is_kept(z, columns, core.Kept(*edge, *edge))
 
 
 def nucleus(
@@ -57,10 +56,7 @@ def nucleus(
         hint = errors.close_matches(rule, RULES)
         raise errors.UserError(f"Unknown rule {rule!r} of a nucleus.{hint} Known: {', '.join(RULES)}.")
     d = distribution(jax.lax.stop_gradient(logits), where=where)
-    order, rank = _ranked(d)
-    after = jnp.cumsum(jnp.take_along_axis(d.p, order, -1), -1)
-    before = jnp.concatenate([jnp.zeros_like(after[..., :1]), after[..., :-1]], -1)
-    keep = jnp.take_along_axis(RULES[rule](before, after, top_p), rank, -1) & d.possible
+    keep = _most_probable(d, d.p, top_p, rule)
     return keep if where is None else keep & where[..., None]
 
 
@@ -122,7 +118,7 @@ def top_k_entropy(
     if top_k < 1:
         raise errors.UserError(f"top_k is a number of tokens and must be at least 1, got {top_k}.")
     d = distribution(logits, where=where)
-    keep = (_ranked(d)[1] < top_k) & d.possible
+    keep = _most_probable(d, d.possible.astype(d.p.dtype), top_k)
     if not tail:
         return token_entropy(jnp.where(keep, logits, -jnp.inf), where=where)
     rest = jnp.where(keep, 0, d.p).sum(-1)

@@ -4,7 +4,7 @@ Rows are ``prompt | response`` with the prompt on the first ``prompt_length`` po
 slice: only its positions go through the head, and every token array here covers the response alone, ``[B, K, R]``.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -22,8 +22,13 @@ Arrays = dict[str, Array]
 
 TOKENS = tuple(f"{of}{name}" for of in ("", "kl_", "rationale_") for name in ("tokens", "valid", "where"))
 """What every batch holds; all else in it is an array of the vocabulary that the data brought along."""
-STATISTICS = {"entropy": "entropy", "renyi2": "renyi2"}
-"""Array -> the token statistic of the policy that it is."""
+STATISTICS: dict[str, tuple[tuple[str, ...], Callable[[ops.TokenStatistics], Any]]] = {
+    "entropy": (("entropy",), lambda found: found.entropy),
+    "renyi2": (("renyi2",), lambda found: found.renyi2),
+    "top_p_entropy": (("top_p_entropy",), lambda found: found.top_p_entropy),
+    "expected_discriminator": (("entropy", "entropy_change"), lambda found: _expected_discriminator(found)),
+}
+"""Array -> the token statistics of the policy that it is made of, and how."""
 LAST = ("hidden", "embeddings", "views", "judge_logits")
 """Arrays of the state after the last token of a response: it, itself again, under dropout, and its logits."""
 HEAD = ("rewards", "scores", "values", "q_values", "token_rewards")
@@ -166,15 +171,15 @@ class Forward:
         targets = self.response(batch["tokens"])
         predicting = self._predicting(hidden)
         flat = (predicting.reshape(-1, *predicting.shape[-2:]), targets.reshape(-1, targets.shape[-1]))
-        extra = {name: field for name, field in STATISTICS.items() if name in names}
-        statistics = ("logp", *extra.values())
-        found = ops.linear_token_statistics(
-            flat[0], unembedding, flat[1], where=where.reshape(flat[1].shape), statistics=statistics, mesh=self.mesh
-        )
+        extra = {name: STATISTICS[name] for name in STATISTICS if name in names}
+        statistics = tuple(dict.fromkeys(("logp", *(field for fields, _ in extra.values() for field in fields))))
+        real = where.reshape(flat[1].shape)
+        options = {"statistics": statistics, "top_p_rule": "strict", "mesh": self.mesh}
+        found = ops.linear_token_statistics(flat[0], unembedding, flat[1], where=real, **options)
         assert found.logp is not None  # asked for
         logprobs = found.logp.reshape(targets.shape)
         arrays = {f"{tokens}logprobs": logprobs, f"{sums}logps": numerics.sum(logprobs, -1, where=where)}
-        return arrays | {name: getattr(found, field).reshape(targets.shape) for name, field in extra.items()}
+        return arrays | {name: make(found).reshape(targets.shape) for name, (_, make) in extra.items()}
 
     def _states(self, params: Any, hidden: Array, unembedding: Array, batch: Mapping) -> Arrays:
         valid = batch["valid"]
@@ -194,6 +199,13 @@ class Forward:
             "q_values": after,
             "token_rewards": after,
         }
+
+
+def _expected_discriminator(found: ops.TokenStatistics) -> Array:
+    r"""``sum_v p_v S_v`` with ``S_v = p_v (H + log p_v)``: the entropy change of the token without its own ``S``."""
+    assert found.logp is not None and found.entropy is not None and found.entropy_change is not None  # asked for
+    p = jnp.exp(found.logp)
+    return found.entropy_change + jnp.where(p > 0, p * (found.entropy + jnp.where(p > 0, found.logp, 0)), 0)
 
 
 def _dropout(states: Array, index: Array) -> Array:
