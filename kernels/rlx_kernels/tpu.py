@@ -22,27 +22,18 @@ _DTYPES = ("bfloat16", "float32")
 _TEMPORARY = 32  # bytes for each element of a tile: what is computed from it, in float32
 
 
-def forward(
-    problem: Problem, spec: core.Spec, *, sizes: Mapping[str, Any] | None = None, interpret: Any = None
-) -> core.Sums:
+def forward(problem: Problem, spec: core.Spec, *, interpret: Any = None) -> core.Sums:
     """Sums of every row over this shard of the vocabulary; fields ``[N, 1]``."""
     check(problem, spec)
     body = _forward if problem.head.x is None else tpu_product.forward
-    return body(problem, spec, sizes or tiles.sizes(), interpret)
+    return body(problem, spec, interpret)
 
 
-def backward(
-    problem: Problem,
-    rows: gradients.Gradient,
-    spec: core.Spec,
-    *,
-    sizes: Mapping[str, Any] | None = None,
-    interpret: Any = None,
-) -> Problem:
+def backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, *, interpret: Any = None) -> Problem:
     """Gradients with respect to the arrays of ``problem``."""
     check(problem, spec)
     body = _backward if problem.head.x is None else tpu_product.backward
-    return body(problem, rows, spec, sizes or tiles.sizes(), interpret)
+    return body(problem, rows, spec, interpret)
 
 
 def check(problem: Problem, spec: core.Spec) -> None:
@@ -96,11 +87,11 @@ def _load(refs: Mapping[str, Any], arrays: Mapping[str, Any], spec: core.Spec) -
     }
 
 
-def _forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interpret: Any) -> core.Sums:
+def _forward(problem: Problem, spec: core.Spec, interpret: Any) -> core.Sums:
     arrays = _arrays(problem, spec)
     names = [name for name in tiles.SUMS if name in ("m", "s") or (name != "t" and spec.needs(name))]
     memory = _TEMPORARY + 2 * sum(array.dtype.itemsize for array in arrays.values())
-    grid = tiles.tiling(*problem.head.logits.shape, sizes, "logits_forward", tile=memory)
+    grid = tiles.tiling(problem.head.rows, problem.head.columns, "logits_forward", tile=memory)
     last = grid.column_blocks - 1
 
     def kernel(i: Any, j: Any, count: Any, refs: Mapping[str, Any]) -> None:
@@ -112,8 +103,8 @@ def _forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interp
             for name in ("logits", "other") if edge else ():
                 if name in tile:
                     tile[name] = jnp.where(columns < grid.v, tile[name], -jnp.inf)
-            z, y, other = (tile.get(name) for name in ("logits", "y", "other"))
-            tiles.add(names, refs, core.sums(z, spec, columns=columns, y=y, other=other), spec)
+            found = core.sums(tile["logits"], spec, columns=columns, y=tile.get("y"), other=tile.get("other"))
+            tiles.add(names, refs, found, spec)
 
         pl.when(i * grid.bn < count)(lambda: tiles.either(j == last if grid.ragged else False, sweep))
         pl.when(j == last)(lambda: tiles.store(names, refs, refs["packed"]))
@@ -137,58 +128,47 @@ def _forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interp
     return sums._replace(t=core.transform(raw, spec.temperature, spec.softcap))
 
 
-def _backward(
-    problem: Problem, rows: gradients.Gradient, spec: core.Spec, sizes: Mapping[str, Any], interpret: Any
-) -> Problem:
+def _backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, interpret: Any) -> Problem:
     arrays = _arrays(problem, spec)
     shared = "y" in arrays and problem.y.shape[0] == 1 and problem.head.rows > 1
     memory = _TEMPORARY + 4 * sum(array.dtype.itemsize for array in arrays.values())
-    grid = tiles.tiling(*problem.head.logits.shape, sizes, "logits_backward", tile=memory)
+    grid = tiles.tiling(problem.head.rows, problem.head.columns, "logits_backward", tile=memory)
     known = tiles.known_of(problem, rows)
     masked = shared or problem.live is not None or problem.count is not None
 
     def kernel(i: Any, j: Any, count: Any, refs: Mapping[str, Any]) -> None:
+        # Gradients of one y of all rows are summed in scratch, all others are written where they are found.
+        found = {name: refs["sum of y" if name == "y" and shared else f"d{name}"] for name in arrays}
         if shared:
-            pl.when(i == 0)(lambda: tiles.zero(refs["sum of y"]))
+            pl.when(i == 0)(lambda: tiles.zero(found["y"]))
 
         def pull() -> None:
-            raw, tile = _load(refs, arrays, spec)
             here = tiles.unpack(refs["known"], known)
-            z, y, other = (tile.get(name) for name in ("logits", "y", "other"))
-            columns = grid.columns(j) if known.compares else None
-            dz, dy, dother = here.dlogits(z, spec, columns=columns, y=y, other=other)
-            found = {"logits": dz, "y": dy, "other": dother}
-            for name in arrays:
-                value = found[name]
-                if name != "y":
-                    value = core.transform_gradient(value, raw[name], spec.temperature, spec.softcap)
+            for name, value in _pull(refs, arrays, here, spec, grid.columns(j)).items():
                 if masked:
                     value = jnp.where(tiles.alive(here, grid, i, count), value, 0)
                 if name == "y" and shared:
-                    refs["sum of y"][...] += value.sum(0, keepdims=True)
+                    found[name][...] += value.sum(0, keepdims=True)
                 else:
-                    refs[f"d{name}"][...] = value.astype(refs[f"d{name}"].dtype)
+                    found[name][...] = value.astype(found[name].dtype)
 
         def skip() -> None:
-            for name in arrays:
-                if not (name == "y" and shared):
-                    tiles.zero(refs[f"d{name}"])
+            tiles.zero(*(ref for name, ref in found.items() if not (name == "y" and shared)))
 
         def store_shared() -> None:
-            refs["dy"][...] = refs["sum of y"][...].astype(refs["dy"].dtype)
+            refs["dy"][...] = found["y"][...].astype(refs["dy"].dtype)
 
         tiles.either(i * grid.bn < count, lambda inside: pull() if inside else skip())
         if shared:
             pl.when(i == grid.row_blocks - 1)(store_shared)
 
     inputs = _operands(arrays, grid)
-    outputs = {f"d{name}": operand for name, operand in inputs.items()}
     found = tiles.call(
         kernel,
         grid,
         problem,
         inputs | {"known": tiles.pack(known, grid)},
-        outputs,
+        {f"d{name}": operand for name, operand in inputs.items()},
         {"sum of y": ((1, grid.bv), jnp.float32)} if shared else {},
         by_rows=not shared,
         interpret=interpret,
@@ -200,3 +180,16 @@ def _backward(
         other=None if other is None else Head(logits=found.get("dother", jnp.zeros_like(other.logits))),
         y=None if y is None else found.get("dy", jnp.zeros_like(y)),
     )
+
+
+def _pull(
+    refs: Mapping[str, Any], arrays: Mapping[str, Any], known: tiles.Known, spec: core.Spec, columns: jax.Array
+) -> dict[str, jax.Array]:
+    """Gradients of the tiles of the arrays, before soft-cap and temperature."""
+    raw, tile = _load(refs, arrays, spec)
+    dz, dy, dother = known.dlogits(tile["logits"], spec, columns=columns, y=tile.get("y"), other=tile.get("other"))
+    found: dict[str, Any] = {"logits": dz, "y": dy, "other": dother}
+    for name in ("logits", "other"):
+        if name in raw:
+            found[name] = core.transform_gradient(found[name], raw[name], spec.temperature, spec.softcap)
+    return {name: found[name] for name in arrays}

@@ -59,19 +59,19 @@ def _raw(head: Head, refs: Mapping[str, Any]) -> jax.Array:
     return raw + refs["bias"][...].astype(jnp.float32) if "bias" in refs else raw
 
 
-def _tiling(head: Head, sizes: Mapping[str, Any], kernel: str, *, row: int = 0, column: int = 0) -> tiles.Tiling:
+def _tiling(head: Head, kernel: str, *, row: int = 0, column: int = 0) -> tiles.Tiling:
     """Blocks of a kernel; for each number of a row of ``x`` and a column of ``w`` it takes these bytes more."""
     width = head.dtype.itemsize
     fetched = 2 * width + (_SPLIT if width == 4 else 0)
     depth = head.w.shape[0]
     memory = {"row": depth * (fetched + row), "column": depth * (fetched + column)}
-    return tiles.tiling(head.rows, head.columns, sizes, kernel, tile=_TEMPORARY, **memory)
+    return tiles.tiling(head.rows, head.columns, kernel, tile=_TEMPORARY, **memory)
 
 
-def forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interpret: Any) -> core.Sums:
+def forward(problem: Problem, spec: core.Spec, interpret: Any) -> core.Sums:
     """Sums of every row."""
     head = problem.head
-    grid = _tiling(head, sizes, "product_forward")
+    grid = _tiling(head, "product_forward")
     names = [name for name in tiles.SUMS if name in ("m", "s") or spec.needs(name)]
     last = grid.column_blocks - 1
     inputs = _operands(head, grid)
@@ -106,13 +106,11 @@ def forward(problem: Problem, spec: core.Spec, sizes: Mapping[str, Any], interpr
     return tiles.sums_of(packed, names, problem)
 
 
-def backward(
-    problem: Problem, rows: gradients.Gradient, spec: core.Spec, sizes: Mapping[str, Any], interpret: Any
-) -> Problem:
+def backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, interpret: Any) -> Problem:
     """Gradients with respect to ``x``, ``w`` and ``bias``."""
     known = tiles.known_of(problem, rows)
-    dx = _gradient_of_x(problem, known, spec, sizes, interpret)
-    dw, dbias = _gradient_of_w(problem, known, spec, sizes, interpret)
+    dx = _gradient_of_x(problem, known, spec, interpret)
+    dw, dbias = _gradient_of_w(problem, known, spec, interpret)
     return Problem(Head(x=dx, w=dw, bias=dbias))
 
 
@@ -124,12 +122,10 @@ def _draw(head: Head, refs: Mapping[str, Any], known: tiles.Known, spec: core.Sp
     return core.transform_gradient(dz, raw, spec.temperature, spec.softcap)
 
 
-def _gradient_of_x(
-    problem: Problem, known: tiles.Known, spec: core.Spec, sizes: Mapping[str, Any], interpret: Any
-) -> jax.Array:
+def _gradient_of_x(problem: Problem, known: tiles.Known, spec: core.Spec, interpret: Any) -> jax.Array:
     head = problem.head
     depth, width = head.w.shape[0], head.dtype.itemsize
-    grid = _tiling(head, sizes, "product_dx", row=_RESULT + 2 * width, column=width)
+    grid = _tiling(head, "product_dx", row=_RESULT + 2 * width, column=width)
     last = grid.column_blocks - 1
     inputs, axis = _operands(head, grid), int(_turned(head))
 
@@ -176,11 +172,11 @@ def _gradient_of_x(
 
 
 def _gradient_of_w(
-    problem: Problem, known: tiles.Known, spec: core.Spec, sizes: Mapping[str, Any], interpret: Any
+    problem: Problem, known: tiles.Known, spec: core.Spec, interpret: Any
 ) -> tuple[jax.Array, jax.Array | None]:
     head = problem.head
     depth, width = head.w.shape[0], head.dtype.itemsize
-    grid = _tiling(head, sizes, "product_dw", row=width, column=_RESULT + 2 * width)
+    grid = _tiling(head, "product_dw", row=width, column=_RESULT + 2 * width)
     inputs = _operands(head, grid)
     outputs = {f"d{name}": inputs[name] for name in ("w", "bias") if name in inputs}
     scratch = {"sum": ((grid.bv, depth), jnp.float32)}

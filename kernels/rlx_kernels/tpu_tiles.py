@@ -68,7 +68,7 @@ class Tiling(NamedTuple):
         return i * self.bn + jax.lax.broadcasted_iota(jnp.int32, (self.bn, 1), 0)
 
 
-def tiling(n: int, v: int, size: Mapping[str, Any], kernel: str, *, tile: int, row: int = 0, column: int = 0) -> Tiling:
+def tiling(n: int, v: int, kernel: str, *, tile: int, row: int = 0, column: int = 0) -> Tiling:
     """The blocks of ``kernel`` in the table of sizes, their longer side halved until they fit into a core.
 
     ``tile``, ``row`` and ``column`` are the bytes that each element, row and column of a block takes there.
@@ -76,6 +76,7 @@ def tiling(n: int, v: int, size: Mapping[str, Any], kernel: str, *, tile: int, r
     Raises:
         NotImplementedError: the smallest block does not fit.
     """
+    size = sizes()
     wanted = zip(size[kernel], (n, v), _FEWEST, strict=True)
     bn, bv = (min(block, pl.cdiv(length, fewest) * fewest) for block, length, fewest in wanted)
 
@@ -219,7 +220,7 @@ def packed_sums(grid: Tiling) -> Operand:
 
 def sums_of(packed: jax.Array, names: list[str], problem: Problem) -> core.Sums:
     """The sums ``[N, 1]`` that were packed; ``top`` counts in the whole vocabulary."""
-    found = {name: packed[:, k : k + 1] for k, name in enumerate(names)}
+    found: dict[str, Any] = {name: packed[:, k : k + 1] for k, name in enumerate(names)}
     if "top" in found:
         found["top"] = found["top"].astype(jnp.int32) + offset_of(problem)
     return core.Sums(**found)
@@ -238,11 +239,6 @@ class Known(NamedTuple):
     def dlogits(self, z: jax.Array, spec: core.Spec, **tile: Any) -> tuple[jax.Array, Any, Any]:
         """:func:`rlx_kernels.gradients.dlogits` of a tile."""
         return gradients.dlogits(z, self.rows, spec, targets=self.targets, **tile)
-
-    @property
-    def compares(self) -> bool:
-        """Whether the gradient of a token depends on its id."""
-        return self.rows.target is not None or self.rows.top is not None
 
 
 def known_of(problem: Problem, rows: gradients.Gradient) -> Known:
