@@ -157,7 +157,7 @@ def _forward(problem: Problem, spec: core.Spec, interpret: Any) -> core.Sums:
             for name in ("logits", "other") if plan.v % plan.wide else ():
                 if name in tile:
                     tile[name] = lax.cond(i == plan.count - 1, fresh, lambda z: z, tile[name])
-            z, y, other = (tile.get(name) for name in ("logits", "y", "other"))
+            z, y, other = tile["logits"], tile.get("y"), tile.get("other")
             added = core.sums(z, spec, columns=columns, y=y, other=other, lanes=lanes)
             return core.merge(found, added, spec), following
 
@@ -198,7 +198,7 @@ def _backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, inter
             at = plan.first_column(i)
             raw = {name: tiles.load(plan.at(ref, row, at), plan.layout) for name, ref in sources.items()}
             tile = _transformed(raw, spec)
-            z, y, other = (tile.get(name) for name in ("logits", "y", "other"))
+            z, y, other = tile["logits"], tile.get("y"), tile.get("other")
             columns = tiles.columns(at, z, plan.layout)
             dz, dy, dother = tiles.dlogits(z, known, spec, columns=columns, y=y, other=other, lanes=lanes)
             found = {"logits": dz, "y": dy, "other": dother}

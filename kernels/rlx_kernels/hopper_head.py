@@ -32,7 +32,7 @@ def forward(problem: Problem, spec: core.Spec, *, interpret: Any = None) -> core
     _check(problem)
     head, vocabulary = problem.head, problem.head.columns
     x, w = product.padded(head.x, 8, product.UNIT), product.padded(head.w, product.UNIT, product.UNIT)
-    plan = product.Plan.of(x, w, head.bias)
+    plan = product.Plan.of(x, w)
     names = [name for name in tiles.SUMS if name in ("m", "s") or spec.needs(name)]
     arrays = _arrays(plan, head.bias, {"targets": (problem.targets - problem.offset)[:, 0]} if "t" in names else {})
 
@@ -63,7 +63,8 @@ def forward(problem: Problem, spec: core.Spec, *, interpret: Any = None) -> core
 
 def _arrays(plan: product.Plan, bias: Any, rows: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Rows and bias up to whole blocks and tiles, as kernels read them without a look at their end."""
-    arrays = {name: product.padded(row, plan.blocks * product.BLOCK) for name, row in rows.items()}
+    length = plan.blocks * product.BLOCK
+    arrays = {name: product.padded(row, *[1] * (row.ndim - 1), length) for name, row in rows.items()}
     return arrays if bias is None else arrays | {"bias": product.padded(bias, plan.count * plan.wide)}
 
 
@@ -91,7 +92,7 @@ def backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, *, int
             dbias = lax.dynamic_update_slice_in_dim(found.bias, dz.sum(0, dtype=jnp.float32), start, 0)
         return Head(x=found.x + dx, w=lax.dynamic_update_slice_in_dim(found.w, dw, start, 1), bias=dbias)
 
-    size = chunk_size(*x.shape, head.columns)
+    size = chunk_size(x.shape[0], x.shape[1], head.columns)
     shapes = Head(x=jax.ShapeDtypeStruct(x.shape, jnp.float32), w=w)
     shapes = shapes if head.bias is None else shapes._replace(bias=jax.ShapeDtypeStruct(head.bias.shape, jnp.float32))
     whole, rest = divmod(head.columns, size)
@@ -128,12 +129,24 @@ def _shifted(known: tiles.Known, start: Any) -> tiles.Known:
     return known._replace(rows=known.rows._replace(top_index=top), targets=targets)
 
 
+def _stacked(known: tiles.Known) -> tuple[dict[str, jax.Array], list[tuple[str, int]], Any]:
+    """The rows in one array for each type: a kernel keeps the address of each array in registers."""
+    leaves, tree = jax.tree.flatten(known)
+    kinds: dict[str, list[jax.Array]] = {}
+    places = []
+    for leaf in leaves:
+        stack = kinds.setdefault(str(leaf.dtype), [])
+        places.append((str(leaf.dtype), len(stack)))
+        stack.append(leaf)
+    return {kind: jnp.stack(stack) for kind, stack in kinds.items()}, places, tree
+
+
 def _dlogits(x: Any, w: Any, bias: Any, known: tiles.Known, count: Any, spec: core.Spec, interpret: Any) -> jax.Array:
     """Gradient with respect to ``x @ w + bias`` in bfloat16; the kernel's columns beyond ``w`` are cut off."""
     vocabulary, w = w.shape[1], product.padded(w, 1, product.UNIT)
-    plan = product.Plan.of(x, w, bias)
-    leaves, tree = jax.tree.flatten(known)
-    arrays = _arrays(plan, bias, {str(i): leaf for i, leaf in enumerate(leaves)})
+    plan = product.Plan.of(x, w)
+    stacks, places, tree = _stacked(known)
+    arrays = _arrays(plan, bias, stacks)
 
     def make(refs: Any, stages: Any, row: jax.Array, group: jax.Array) -> product.Task:
         sources, dz_ref, stage = dict(zip(arrays, refs, strict=False)), refs[-1], stages.at[group]
@@ -145,7 +158,7 @@ def _dlogits(x: Any, w: Any, bias: Any, known: tiles.Known, count: Any, spec: co
             plgpu.copy_smem_to_gmem(stage, dz_ref.at[pl.ds(row, product.ROWS), pl.ds(column, plan.epilogue)])
 
         def step(i: jax.Array, raw: jax.Array, _: Any) -> None:
-            loaded = [tiles.load(sources[str(k)].at[pl.ds(row, product.ROWS)], _ROW) for k in range(len(leaves))]
+            loaded = [tiles.load(sources[kind].at[k, pl.ds(row, product.ROWS)], _ROW) for kind, k in places]
             rows = jax.tree.unflatten(tree, loaded)
             for piece in product.pieces(plan, i, raw, sources.get("bias"), plan.count * plan.wide, spec):
                 known = _shifted(rows, piece.first)

@@ -38,8 +38,8 @@ class Plan(NamedTuple):
     epilogue: int
 
     @classmethod
-    def of(cls, x: jax.Array, w: jax.Array, bias: jax.Array | None) -> Plan:
-        """As few shares as keep the processors busy, pieces that fit in registers: beside a bias smaller ones."""
+    def of(cls, x: jax.Array, w: jax.Array) -> Plan:
+        """As few shares as keep the processors busy."""
         size = tiles.sizes()["product"]
         blocks, steps = pl.cdiv(x.shape[0], BLOCK), x.shape[1] // UNIT
         wide = min(size["columns"], w.shape[1])
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
         turns = {parts: tiles_in_turn(parts) for parts in range(1, min(count, size["processors"]) + 1)}
         parts = next(parts for parts, taken in turns.items() if taken <= 1.02 * min(turns.values()))
-        epilogue = size["epilogue"] if bias is None and wide % size["epilogue"] == 0 else UNIT
+        epilogue = UNIT if wide % size["epilogue"] else size["epilogue"]
         return cls(blocks, steps, wide, count, parts, size["stages"], epilogue)
 
     def share(self) -> tuple[jax.Array, jax.Array]:
@@ -77,15 +77,61 @@ def padded(array: jax.Array, *multiples: int) -> jax.Array:
     return jnp.pad(array, [(0, more) for more in missing]) if any(missing) else array
 
 
+class _Program(NamedTuple):
+    """One program of the grid: its slices of ``x`` and ``w``, in memory and one after the other in shared memory."""
+
+    plan: Plan
+    sources: tuple[Any, Any]
+    slices: tuple[Any, Any]
+    full: Any
+    empty: Any
+
+    @property
+    def row(self) -> jax.Array:
+        """Where its rows begin."""
+        return lax.axis_index("block") * BLOCK
+
+    def slot(self, i: jax.Array) -> jax.Array:
+        """Where the slices of step ``i`` are kept."""
+        return lax.rem(i, jnp.asarray(self.plan.stages, i.dtype))
+
+    def copy(self, first: jax.Array, last: jax.Array) -> None:
+        """Brings the slices of all tiles, as room is made for them."""
+        plan, (x, w) = self.plan, self.sources
+
+        def step(i: jax.Array, _: Any) -> None:
+            slot, steps = self.slot(i), jnp.asarray(plan.steps, i.dtype)
+            pl.when(i >= plan.stages)(lambda: plgpu.barrier_wait(self.empty.at[slot]))
+            tile, depth = first + lax.div(i, steps), pl.ds(lax.rem(i, steps) * UNIT, UNIT)
+            parts = x.at[pl.ds(self.row, BLOCK), depth], w.at[depth, pl.ds(tile * plan.wide, plan.wide)]
+            for part, slices in zip(parts, self.slices, strict=True):
+                plgpu.copy_gmem_to_smem(part, slices.at[slot], self.full.at[slot])
+
+        lax.fori_loop(0, (last - first) * plan.steps, step, None)
+
+    def product(self, tile: jax.Array) -> jax.Array:
+        """The product of the ``tile`` th tile of this program for the rows of this warpgroup."""
+        first, last, (x, w) = tile * self.plan.steps, (tile + 1) * self.plan.steps, self.slices
+        rows = pl.ds(lax.axis_index("group") * ROWS, ROWS)
+
+        def multiply(total: Any) -> jax.Array:
+            def step(i: jax.Array, _: Any) -> None:
+                slot = self.slot(i)
+                plgpu.barrier_wait(self.full.at[slot])
+                plgpu.wgmma(total, x.at[slot, rows], w.at[slot])
+                plgpu.wgmma_wait(1)  # the product before this one is done with its slices
+                pl.when(i > first)(lambda: plgpu.barrier_arrive(self.empty.at[self.slot(i - 1)]))
+
+            lax.fori_loop(first, last, step, None)
+            return total[...]
+
+        raw = pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((ROWS, self.plan.wide)))
+        plgpu.barrier_arrive(self.empty.at[self.slot(last - 1)])
+        return raw
+
+
 def call(
-    plan: Plan,
-    x: jax.Array,
-    w: jax.Array,
-    rest: list[jax.Array],
-    count: Any,
-    make: Callable,
-    out_type: list,
-    **how: Any,
+    plan: Plan, x: jax.Array, w: jax.Array, rest: list, count: Any, make: Callable, out_type: list, **how: Any
 ) -> list[jax.Array]:
     """Takes ``x @ w`` apart tile by tile; ``how`` is what the kernel needs beside its grid.
 
@@ -93,83 +139,43 @@ def call(
     rows of a warpgroup begin, gives its :class:`Task`.
     """
 
-    def body(
-        x_ref: Any, w_ref: Any, count_ref: Any, *refs: Any, slices: Any, full: Any, empty: Any, scratch: Any
-    ) -> None:
-        first, last = plan.share()
-        row, group = lax.axis_index("block") * BLOCK, lax.axis_index("group")
-        x_slices, w_slices = slices
+    def body(x_ref: Any, w_ref: Any, count_ref: Any, *refs: Any, scratch: Any, **shared: Any) -> None:
+        program = _Program(plan, (x_ref, w_ref), **shared)
+        (first, last), group = plan.share(), lax.axis_index("group")
+        counts, multiplies = program.row < count_ref[0], group < GROUPS
 
-        def slot(i: jax.Array) -> jax.Array:
-            return lax.rem(i, jnp.asarray(plan.stages, i.dtype))
+        def task() -> Task:
+            return make(refs, scratch, program.row + group * ROWS, group)
 
-        def copy(i: jax.Array, _: Any) -> None:
-            pl.when(i >= plan.stages)(lambda: plgpu.barrier_wait(empty.at[slot(i)]))
-            j, k = lax.div(i, jnp.asarray(plan.steps, i.dtype)), lax.rem(i, jnp.asarray(plan.steps, i.dtype))
-            depth = pl.ds(k * UNIT, UNIT)
-            for source, target in (
-                (x_ref.at[pl.ds(row, BLOCK), depth], x_slices),
-                (w_ref.at[depth, pl.ds((first + j) * plan.wide, plan.wide)], w_slices),
-            ):
-                plgpu.copy_gmem_to_smem(source, target.at[slot(i)], full.at[slot(i)])
-
-        def multiply(acc: Any, start: jax.Array) -> jax.Array:
-            def step(k: jax.Array, _: Any) -> None:
-                i = start + k
-                plgpu.barrier_wait(full.at[slot(i)])
-                plgpu.wgmma(acc, x_slices.at[slot(i), pl.ds(group * ROWS, ROWS)], w_slices.at[slot(i)])
-                plgpu.wgmma_wait(1)  # the product before this one is done with its slices
-                pl.when(k > 0)(lambda: plgpu.barrier_arrive(empty.at[slot(i - 1)]))
-
-            lax.fori_loop(0, plan.steps, step, None)
-            return acc[...]
-
-        def take_apart(step: Callable) -> Callable:
-            def one(j: jax.Array, carry: Any) -> Any:
-                start = (j - first) * plan.steps
-                raw = pl.run_scoped(lambda acc: multiply(acc, start), plgpu.ACC((ROWS, plan.wide), jnp.float32))
-                plgpu.barrier_arrive(empty.at[slot(start + plan.steps - 1)])
-                return step(j, raw, carry)
-
-            return one
-
-        @pl.when((row < count_ref[0]) & (group == GROUPS))
+        @pl.when(counts & ~multiplies)
         def _() -> None:
-            plgpu.set_max_registers(40, action="decrease")
-            lax.fori_loop(0, (last - first) * plan.steps, copy, None)
+            plgpu.set_max_registers(24, action="decrease")
+            program.copy(first, last)
 
-        @pl.when((row < count_ref[0]) & (group < GROUPS))
+        @pl.when(counts & multiplies)
         def _() -> None:
-            plgpu.set_max_registers(232, action="increase")
-            task = make(refs, scratch, row + group * ROWS, group)
-            task.finish(lax.fori_loop(first, last, take_apart(task.step), task.start))
+            plgpu.set_max_registers(240, action="increase")
+            start, step, finish, _ = task()
+            finish(lax.fori_loop(first, last, lambda i, carry: step(i, program.product(i - first), carry), start))
 
-        @pl.when((row >= count_ref[0]) & (group < GROUPS))
+        @pl.when(~counts & multiplies)
         def _() -> None:
-            task = make(refs, scratch, row + group * ROWS, group)
-            if task.skip is not None:
-                task.finish(lax.fori_loop(first, last, task.skip, None))
+            _, _, finish, skip = task()
+            if skip is not None:
+                finish(lax.fori_loop(first, last, skip, None))
 
-    slices = (
-        plgpu.SMEM((plan.stages, BLOCK, UNIT), x.dtype, transforms=ARRANGED),
-        plgpu.SMEM((plan.stages, UNIT, plan.wide), w.dtype, transforms=ARRANGED),
-    )
-    scratch = how.pop("scratch", ())
-    kernel = plgpu.kernel(
-        body,
-        out_type=out_type,
-        scratch_types={
-            "slices": slices,
-            "full": plgpu.Barrier(num_arrivals=2, num_barriers=plan.stages),
-            "empty": plgpu.Barrier(num_arrivals=GROUPS, num_barriers=plan.stages),
-            "scratch": scratch,
-        },
-        grid=(plan.parts, plan.blocks),
-        grid_names=("part", "block"),
-        num_threads=GROUPS + 1,
-        thread_name="group",
-        **how,
-    )
+    scratch = {
+        "slices": (
+            plgpu.SMEM((plan.stages, BLOCK, UNIT), x.dtype, transforms=ARRANGED),
+            plgpu.SMEM((plan.stages, UNIT, plan.wide), w.dtype, transforms=ARRANGED),
+        ),
+        "full": plgpu.Barrier(num_arrivals=2, num_barriers=plan.stages),
+        "empty": plgpu.Barrier(num_arrivals=GROUPS, num_barriers=plan.stages),
+        "scratch": how.pop("scratch", ()),
+    }
+    grid: Any = {"grid": (plan.parts, plan.blocks), "grid_names": ("part", "block")}
+    threads: Any = {"num_threads": GROUPS + 1, "thread_name": "group"}
+    kernel = plgpu.kernel(body, out_type=out_type, scratch_types=scratch, **grid, **threads, **how)
     count = jnp.reshape(jnp.asarray(x.shape[0] if count is None else count, jnp.int32), (1,))
     return kernel(x, w, count, *rest)
 

@@ -21,6 +21,7 @@ SUMS = ("m", "s", "a", "b", "q", "q1", "r", "ay", "auy", "t", "top", "m2", "s2",
 
 # Before jax 0.11 the index is an argument of its own and plain assignment is the only store.
 _INDEX = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()
+_STORE = getattr(plgpu, "store", None)
 
 
 @functools.cache
@@ -56,10 +57,10 @@ def load(ref: Any, layout: Any) -> jax.Array:
 
 def store(ref: Any, value: jax.Array) -> None:
     """Writes registers to global memory."""
-    if hasattr(plgpu, "store"):
-        plgpu.store(ref, value, optimized=False)
-    else:
+    if _STORE is None:
         ref[...] = value
+    else:
+        _STORE(ref, value, optimized=False)
 
 
 def dtype_of(name: str) -> Any:
@@ -70,7 +71,7 @@ def dtype_of(name: str) -> Any:
 def no_sums(names: list[str], rows: int, layout: Any) -> core.Sums:
     """The sums of no tokens, in registers."""
 
-    def row(name: str) -> jax.Array:
+    def row(name: str) -> Any:
         value = core.LOWEST if name in ("m", "m2") else 0
         return plgpu.layout_cast(jnp.full((rows,), value, dtype_of(name)), layout)
 
@@ -82,7 +83,7 @@ def columns(first: Any, tile: jax.Array, layout: Any) -> jax.Array:
     return first + plgpu.broadcasted_iota(jnp.int32, tile.shape, 1, layout=layout)
 
 
-def merge_parts(parts: list[jax.Array], names: list[str], rows: int, spec: core.Spec) -> core.Sums:
+def merge_parts(parts: list[Any], names: list[str], rows: int, spec: core.Spec) -> core.Sums:
     """Sums ``[N, 1]`` from those of parts of the vocabulary ``[P, >= N]``, one array for each name."""
     found = core.Sums(**dict(zip(names, parts, strict=True)))
     while found.m.shape[0] > 1:  # neighbours in pairs, so that the first of equal maxima stays the first
