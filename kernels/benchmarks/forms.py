@@ -23,13 +23,13 @@ class Unavailable(Exception):
 
 
 class Runner(Protocol):
-    """A form that is ready to run. ``entropy``: it has one; ``costs``: what is known of a pass without running it."""
+    """A form that is ready to run: whether its loss has an entropy, and what is known of a pass without running it."""
 
     entropy: bool
     costs: dict[str, dict[str, float]]
 
     def forward(self, case: Case) -> Any:
-        """Log-probability and, if there is one, entropy; waits for them."""
+        """Log-probability and entropy, None for what the form does not give; waits for them."""
 
     def both(self, case: Case) -> Any:
         """Gradients of ``sum(a logp + b entropy)``, computed together with its value; waits for both."""
@@ -104,9 +104,36 @@ class Summed(Compiled):
         self._forward = self._compile(FORWARD, function, inputs)
         self._both = self._compile(BOTH, jax.value_and_grad(function, tuple(range(len(case.arrays)))), inputs)
 
+    def forward(self, case: Case) -> Any:
+        """Nothing to look at."""
+        jax.block_until_ready(self._forward(*case.arrays, case.targets))
+        return None, None
+
     def both(self, case: Case) -> Any:
         """Gradients."""
         return jax.block_until_ready(self._both(*case.arrays, case.targets))[1]
+
+
+class Fused(Compiled):
+    """``rlx.ops.fused_linear_token_loss``: the whole loss at once, with the gradient made on the way forward."""
+
+    def __init__(self, case: Case):
+        self.entropy, self.costs = True, {}
+
+        def loss(x: jax.Array, w: jax.Array, targets: jax.Array, *weights: jax.Array) -> jax.Array:
+            def of_token(found, a, b):
+                return a * found.logp + b * found.entropy
+
+            options = {"statistics": STATISTICS, "softcap": case.shape.softcap}
+            return ops.fused_linear_token_loss(of_token, x, w, targets, *weights, **options)
+
+        self._forward = self._compile(FORWARD, loss, case.arguments)
+        self._both = self._compile(BOTH, jax.value_and_grad(loss, (0, 1)), case.arguments)
+
+    def forward(self, case: Case) -> Any:
+        """Nothing but the loss, which is not looked at."""
+        jax.block_until_ready(self._forward(*case.arguments))
+        return None, None
 
 
 def tokamax(implementation: str, case: Case) -> Compiled:

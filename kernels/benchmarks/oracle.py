@@ -73,11 +73,12 @@ class Oracle:
     def errors(self, values: tuple[Any, ...], gradients: tuple[Any, ...], *, entropy: bool) -> dict[str, float]:
         """Largest absolute error of log-probability and entropy; relative L2 error of the worst gradient.
 
-        ``values`` belong to ``case``, ``gradients`` to ``chosen``; ``entropy`` says whether the form has it.
+        ``values`` belong to ``case``, None for what the form does not give, ``gradients`` to ``chosen``; ``entropy``
+        says whether the form's loss has it.
         """
-        found = {"logp_error": float(np.abs(wide(values[0])[self._rows] - self.logp).max())}
-        if entropy:
-            found["entropy_error"] = float(np.abs(wide(values[1])[self._rows] - self.entropy).max())
+        wanted = {"logp_error": self.logp, "entropy_error": self.entropy}
+        given = ((name, got, want) for (name, want), got in zip(wanted.items(), values, strict=True) if got is not None)
+        found = {name: float(np.abs(wide(got)[self._rows] - want).max()) for name, got, want in given}
         pairs = list(zip(self.part(gradients), self.gradients(entropy), strict=True))
         worst = max(float(np.linalg.norm(got - want) / np.linalg.norm(want)) for got, want in pairs)
         return found | {"gradient_error": worst}
