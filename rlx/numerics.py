@@ -225,8 +225,25 @@ def ranks(keys: Array, where: Array, axis_name: AxisName = None) -> Array:
 def top_k_mask(keys: Array, k: int | Array, *, where: Array | None = None, axis_name: AxisName = None) -> Array:
     """True at exactly ``min(k, selected)`` entries: the largest of the selected ones over all shards, ties by position.
 
+    The smallest key that is kept is found bit by bit from counts, so nothing is sorted and no shard sees the others'
+    entries. NaN is smaller than everything.
+
     >>> print(top_k_mask(jnp.array([1., 5., 5., 9.]), 2, where=jnp.array([True, True, True, False])))
     [False  True  True False]
     """
-    where = jnp.ones(keys.shape, bool) if where is None else jnp.broadcast_to(where, keys.shape)
-    return where & (ranks(jax.lax.stop_gradient(accumulate(keys)), where, axis_name) < k)
+    from rlx_kernels.most_probable import order_key, smallest
+
+    flat = jax.lax.stop_gradient(accumulate(keys)).ravel()
+    selected = jnp.ones(flat.shape, bool) if where is None else jnp.broadcast_to(where, keys.shape).ravel()
+    key = jnp.where(jnp.isnan(flat), 0, order_key(flat))
+    shard, shards = (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
+    position = shard * flat.size + jnp.arange(flat.size, dtype=jnp.int32)
+
+    def total(mask: Array) -> Array:
+        return psum(mask.sum(dtype=jnp.int32), axis_name)
+
+    edge = smallest(lambda x: total(selected & (key > x)) < k, key.dtype.itemsize * 8, jnp.zeros((), key.dtype))
+    above, equal = selected & (key > edge), selected & (key == edge)
+    rest = k - total(above)
+    end = smallest(lambda x: total(equal & (position < x)) >= rest, (shards * flat.size).bit_length(), jnp.int32(0))
+    return (above | (equal & (position < end))).reshape(keys.shape)

@@ -96,3 +96,23 @@ def test_four_shards_agree_with_one(name):
     shards = np.asarray(shards)
     expected = whole if whole.ndim else np.full(4, whole)
     np.testing.assert_allclose(shards.reshape(expected.shape), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_top_k_survives_infinities_zeros_of_both_signs_and_nan():
+    keys = jnp.array([-jnp.inf, 0.0, -0.0, jnp.nan, jnp.inf, 1.0])
+    taken = [np.flatnonzero(numerics.top_k_mask(keys, k)).tolist() for k in range(7)]
+    order = [4, 5, 1, 2, 0, 3]
+    assert taken == [sorted(order[:k]) for k in range(7)]
+
+
+def test_top_k_gathers_nothing():
+    mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4], axis_types=(jax.sharding.AxisType.Auto,))
+    call = jax.shard_map(
+        lambda x: numerics.top_k_mask(x, 3, axis_name="data"),
+        mesh=mesh,
+        in_specs=jax.P("data"),
+        out_specs=jax.P("data"),
+    )
+    keys = jnp.asarray(np.random.default_rng(0).integers(0, 4, 16), jnp.float32)
+    np.testing.assert_array_equal(jax.jit(call)(keys), numerics.top_k_mask(keys, 3))
+    assert "all-gather" not in jax.jit(call).lower(keys).compile().as_text()

@@ -24,6 +24,7 @@ from forms import BOTH, FORWARD, Form, Runner, Summed, Unavailable
 
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "trl", "liger-kernel", "cut-cross-entropy", "tokamax", "triton")
 MIB = 2**20
+START = time.monotonic()
 
 
 def on_cpu() -> bool:
@@ -87,6 +88,7 @@ def timed(calls: dict[Any, Callable[[], Any]], repeats: int, warm_ups: int) -> d
     """Wall and processor milliseconds of each call, all of them in turn so that a busy minute hits every one."""
     times: dict[Any, list[tuple[float, float]]] = {key: [] for key in calls}
     for turn in range(warm_ups + repeats):
+        tell(f"turn {turn + 1} of {warm_ups + repeats}: {', '.join(map(str, calls))}")
         for key, call in calls.items():
             wall, cpu = time.perf_counter(), time.process_time()
             call()
@@ -110,6 +112,7 @@ def build(forms: Iterable[Form], case: shapes.Case) -> tuple[dict[str, tuple[Run
     """Runners and their errors by name, and for the other forms why they cannot run."""
     runners, reasons, truth = {}, {}, oracle.Oracle(case)
     for form in forms:
+        tell(f"{case.shape.text} {case.dtype}: {form.name}")
         try:
             runner = form.build(case)
             runners[form.name] = runner, check(runner, truth)
@@ -118,6 +121,11 @@ def build(forms: Iterable[Form], case: shapes.Case) -> tuple[dict[str, tuple[Run
         except Exception as error:  # one that fails must not cost the others: out of memory, most likely
             reasons[form.name] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
     return runners, reasons
+
+
+def tell(line: str) -> None:
+    """Progress, with the seconds since the start of the process."""
+    print(f"{time.monotonic() - START:6.0f} s  {line}", file=sys.stderr, flush=True)
 
 
 def work(case: shapes.Case, name: str) -> dict[str, float]:
