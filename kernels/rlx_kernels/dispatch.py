@@ -39,10 +39,10 @@ def pick_columns(rows: int, *, platform: str | None = None) -> int:
     """Columns of a chunk of the vocabulary by the bytes of its logits, a multiple of 128.
 
     >>> pick_columns(2048, platform="cpu"), pick_columns(4096, platform="gpu")
-    (1536, 16384)
+    (1024, 16384)
     """
     platform = platform or jax.default_backend()
-    low, budget = (512, 12 << 20) if platform == "cpu" else (2048, 256 << 20)
+    low, budget = (512, 8 << 20) if platform == "cpu" else (2048, 256 << 20)
     return max(budget // (4 * max(rows, 1)) // 128 * 128, low)
 
 
