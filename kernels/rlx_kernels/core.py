@@ -80,6 +80,7 @@ class Sums(NamedTuple):
     ``s a b`` are ``sum e^u u^k``; ``q q1`` are ``sum e^2u u^k``; ``r = sum e^(order u)``; ``ay auy`` are
     ``sum e^u u^k y``; ``t`` is the logit of the target and ``top`` the index of ``m``. Of the other policy: ``m2 s2``;
     ``x = sum e^u (u - u2)``, ``x2 = sum e^u2 (u2 - u)``; ``j j2`` are the divergences of both from their mean.
+    ``top_p top_k`` are :class:`Kept`.
     """
 
     m: jax.Array
@@ -99,8 +100,8 @@ class Sums(NamedTuple):
     x2: Rows = None
     j: Rows = None
     j2: Rows = None
-    top_p: Kept | None = None
-    top_k: Kept | None = None
+    top_p: Any = None
+    top_k: Any = None
 
 
 class Lanes(NamedTuple):
@@ -152,8 +153,8 @@ def sums(
     *,
     columns: jax.Array | None = None,
     targets: jax.Array | None = None,
-    y: jax.Array | None = None,
-    other: jax.Array | None = None,
+    y: Any = None,
+    other: Any = None,
     lanes: Lanes = LANES,
 ) -> Sums:
     """The sums of one tile ``[..., V]``.
@@ -276,7 +277,7 @@ def row(x: Sums) -> Row:
     """Normalised sums."""
     possible = x.s != 0
     s = jnp.where(possible, x.s, 1)
-    mean = None if x.a is None else x.a / s
+    mean: Any = None if x.a is None else x.a / s
     square = None if x.q is None else x.q / (s * s)
     skew = None if x.q1 is None else (x.q1 - mean * x.q) / (s * s)
     return Row(possible, s, jnp.log(s), mean, square, skew, None if x.s2 is None else safe_log(x.s2))
@@ -289,7 +290,8 @@ def _entropy_of(kept: Kept) -> jax.Array:
 
 def finalise(x: Sums, spec: Spec) -> dict[str, jax.Array]:
     """Statistics of each row. A row of -inf has logp, lse and max_logp -inf, everything else 0."""
-    r, u = row(x), None if x.t is None else x.t - x.m
+    r: Any = row(x)
+    u: Any = None if x.t is None else x.t - x.m
     make: dict[str, Callable[[], Any]] = {
         "logp": lambda: jnp.where(r.possible, jnp.minimum(u - r.log_s, 0), -jnp.inf),
         "entropy": lambda: jnp.maximum(r.log_s - r.mean, 0),
@@ -304,8 +306,8 @@ def finalise(x: Sums, spec: Spec) -> dict[str, jax.Array]:
         "kl": lambda: _divergence(x.x2, x.s2, r.log_s, r.log_s2),
         "reverse_kl": lambda: _divergence(x.x, x.s, r.log_s2, r.log_s),
         "js": lambda: (x.j + x.j2) / 2,
-        "top_p_entropy": lambda: _entropy_of(x.top_p),  # type: ignore[arg-type]
-        "top_k_entropy": lambda: _entropy_of(x.top_k),  # type: ignore[arg-type]
+        "top_p_entropy": lambda: _entropy_of(x.top_p),
+        "top_k_entropy": lambda: _entropy_of(x.top_k),
     }
     return {name: make[name]() for name in spec.statistics}
 

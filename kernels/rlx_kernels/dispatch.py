@@ -106,7 +106,8 @@ def _by_columns(problem: Problem, spec: core.Spec, platform: str) -> bool:
 
 def _local(problem: Problem, options: Options) -> Problem:
     """Shapes of what one device holds."""
-    if options.mesh is None:
+    mesh = options.mesh
+    if mesh is None:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), problem)
     of_rows, specs = frame.partition(problem, options)
     specs = specs._replace(targets=of_rows, live=None if problem.live is None else of_rows)
@@ -114,7 +115,7 @@ def _local(problem: Problem, options: Options) -> Problem:
     def shape(x, spec):
         axes = [(axis,) if isinstance(axis, str) else axis or () for axis in spec]
         axes += [()] * (len(x.shape) - len(axes))
-        sizes = (math.prod(options.mesh.shape[name] for name in names) for names in axes)
+        sizes = (math.prod(mesh.shape[name] for name in names) for names in axes)
         return jax.ShapeDtypeStruct(tuple(n // size for n, size in zip(x.shape, sizes, strict=True)), x.dtype)
 
     return jax.tree.map(shape, problem, specs)

@@ -47,7 +47,7 @@ class Gradient(NamedTuple):
 
 def gradient(x: core.Sums, spec: core.Spec, cotangents: dict[str, jax.Array]) -> Gradient:
     """The rows of the gradient of ``sum_i cotangents_i . statistics_i``; rows without a possible token get 0."""
-    r = core.row(x)
+    r: Any = core.row(x)
     g = {name: jnp.where(r.possible, cotangents[name], 0) for name in spec.statistics}
     c = {name: jnp.zeros_like(x.s) for name in ("c0", "c1", "c2", "cq", "cr", "target")}
 
@@ -67,7 +67,7 @@ def gradient(x: core.Sums, spec: core.Spec, cotangents: dict[str, jax.Array]) ->
     if "variance" in g:
         add(c0=-g["variance"] * (x.b / r.s - r.mean * r.mean), c1=2 * g["variance"], c2=g["variance"])
     if "renyi2" in g:
-        add(c0=2 * g["renyi2"], cq=-2 * g["renyi2"] / jnp.where(r.possible, r.square, 1))  # type: ignore[operator]
+        add(c0=2 * g["renyi2"], cq=-2 * g["renyi2"] / jnp.where(r.possible, r.square, 1))
     if "covariance" in g:
         add(c0=-g["covariance"] * (x.auy / r.s - r.mean * (x.ay / r.s)))
     if "entropy_change" in g:
@@ -115,10 +115,10 @@ def dlogits(
     rows: Gradient,
     spec: core.Spec,
     *,
-    columns: jax.Array | None = None,
-    targets: jax.Array | None = None,
-    y: jax.Array | None = None,
-    other: jax.Array | None = None,
+    columns: Any = None,
+    targets: Any = None,
+    y: Any = None,
+    other: Any = None,
     lanes: core.Lanes = core.LANES,
 ) -> tuple[jax.Array, Any, Any]:
     """Gradients with respect to a tile of logits, to ``y`` and to ``other`` (None where the tile has none)."""
@@ -129,7 +129,7 @@ def dlogits(
     u = z - spread(rows.m)
     log_p = u - spread(rows.log_s)
     p = jnp.exp(log_p)
-    v = None if rows.mean is None else u - spread(rows.mean)
+    v: Any = None if rows.mean is None else u - spread(rows.mean)
     inner, dy = spread(rows.c0), None
     if rows.c1 is not None:
         slope = spread(rows.c1) if rows.c2 is None else spread(rows.c1) + spread(rows.c2) * v
@@ -138,8 +138,8 @@ def dlogits(
         curve = spread(rows.cq) if rows.cr is None else spread(rows.cq) + spread(rows.cr) * v
         inner = inner + (p * curve if rows.cr is None else core.times(p, curve))
     if rows.cy is not None:
-        inner = inner + spread(rows.cy) * (1 + v) * (y - spread(rows.ybar))  # type: ignore[operator]
-        dy = spread(rows.cy) * core.times(p, v)  # type: ignore[arg-type]
+        inner = inner + spread(rows.cy) * (1 + v) * (y - spread(rows.ybar))
+        dy = spread(rows.cy) * core.times(p, v)
     dz = p * inner if v is None else core.times(p, inner)
     if rows.ct is not None:
         dz = dz + spread(rows.ct) * jnp.exp(spec.order * log_p)
@@ -149,7 +149,7 @@ def dlogits(
     if rows.top_p is not None or rows.top_k is not None:
         from rlx_kernels import most_probable
 
-        dz = dz + most_probable.dlogits_of_kept(z, rows, columns)  # type: ignore[arg-type]
+        dz = dz + most_probable.dlogits_of_kept(z, rows, columns)
     if rows.m2 is None or other is None:
         return dz, dy, None
     own, dother = _dlogits_of_pair(log_p, p, rows, other, spread)

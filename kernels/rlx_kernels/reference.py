@@ -25,7 +25,7 @@ def log_softmax(z: jax.Array) -> jax.Array:
 
 
 def statistics(
-    z: jax.Array, targets: jax.Array, spec: core.Spec, y: Any = None, other: jax.Array | None = None
+    z: jax.Array, targets: jax.Array, spec: core.Spec, y: Any = None, other: Any = None
 ) -> dict[str, jax.Array]:
     """The statistics of logits ``z [..., V]`` at ``targets [...]``; ``y`` and ``other`` logits are ``[..., V]`` too.
 
@@ -54,9 +54,9 @@ def statistics(
         "renyi2": lambda: -jnp.log(jnp.where(some, (p * p).sum(-1), 1)),
         "entropy_change": lambda: jnp.where(some, change, 0),
         "tsallis": lambda: jnp.where(some, (1 - power.sum(-1)) / (spec.order - 1), 0),
-        "kl": lambda: divergence(other, z),  # type: ignore[arg-type]
-        "reverse_kl": lambda: divergence(z, other),  # type: ignore[arg-type]
-        "js": lambda: _jensen_shannon(z, other),  # type: ignore[arg-type]
+        "kl": lambda: divergence(other, z),
+        "reverse_kl": lambda: divergence(z, other),
+        "js": lambda: _jensen_shannon(z, other),
         "top_p_entropy": lambda: _entropy_where(z, in_nucleus(z, spec.top_p, spec.rule)),
         "top_k_entropy": lambda: _entropy_where(z, ranks(z) < spec.top_k),
     }

@@ -74,11 +74,12 @@ def look(part: Problem, spec: core.Spec, axis_name: str | None = None) -> core.S
 def pull(part: Problem, rows: gradients.Gradient, spec: core.Spec, fresh: jax.Array) -> tuple[Problem, Problem]:
     """Gradients of one chunk: what belongs to its rows, and what is summed over its ``fresh`` rows."""
     temperature = temperature_of(part, spec)
-    raw, other_raw = raw_logits(part.head), None if part.other is None else raw_logits(part.other)
+    raw: Any = raw_logits(part.head)
+    other_raw: Any = None if part.other is None else raw_logits(part.other)
     z = core.transform(raw, temperature, spec.softcap)
-    other = None if other_raw is None else core.transform(other_raw, temperature, spec.softcap)
+    other: Any = None if other_raw is None else core.transform(other_raw, temperature, spec.softcap)
     options = {"columns": _columns(part), "targets": part.targets, "y": part.y, "other": other}
-    found = gradients.dlogits(z, rows, spec, **options)
+    found: Any = gradients.dlogits(z, rows, spec, **options)
     if part.live is not None:
         found = jax.tree.map(lambda d: jnp.where(part.live, d, 0), found)
     dz, dy, dother = found
@@ -88,7 +89,7 @@ def pull(part: Problem, rows: gradients.Gradient, spec: core.Spec, fresh: jax.Ar
         dtemperature = -weighted.sum(-1, keepdims=True) / temperature
     own: Any = _pull(part.head, core.transform_gradient(dz, raw, temperature, spec.softcap), fresh)
     second: Any = (None, None)
-    if part.other is not None:
+    if part.other is not None and other_raw is not None and dother is not None:
         second = _pull(part.other, core.transform_gradient(dother, other_raw, temperature, spec.softcap), fresh)
     shared = part.y is not None and part.y.shape[0] == 1
     summed_y = jnp.where(fresh, dy, 0).sum(0, keepdims=True) if shared else None
@@ -165,7 +166,7 @@ def write(found: Any, part: Any, start: Any) -> Any:
     return jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, to_bits(y), start, 0), found, part)
 
 
-def loop(problem: Problem, size: int, count: int, step: Callable, found: Any) -> Any:
+def loop(problem: Problem, size: int, count: Any, step: Callable, found: Any) -> Any:
     """``step(start, fresh, found, part)`` for each chunk that has a live row.
 
     The last chunk ends with the last row and so may overlap the one before: rows are written again with the same
@@ -185,6 +186,6 @@ def loop(problem: Problem, size: int, count: int, step: Callable, found: Any) ->
         return step(start, fresh, found, slice_of(here, start, size))
 
     if problem.count is not None:
-        count = jnp.minimum((problem.count + size - 1) // size, count)  # type: ignore[assignment]
+        count = jnp.minimum((problem.count + size - 1) // size, count)
         found = vary(found, jnp.reshape(problem.count, (1,)))
     return jax.lax.fori_loop(0, count, body, found)

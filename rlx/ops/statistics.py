@@ -327,8 +327,9 @@ def _without_masked(problem: Any) -> Any:
     """Zeros in the masked rows of given logits: autodiff has no other way to leave them out."""
 
     def clean(head: Any) -> Any:
-        masked = head is not None and head.logits is not None and problem.live is not None
-        return head._replace(logits=jnp.where(problem.live, head.logits, 0)) if masked else head
+        if head is None or head.logits is None or problem.live is None:
+            return head
+        return head._replace(logits=jnp.where(problem.live, head.logits, 0))
 
     return problem._replace(head=clean(problem.head), other=clean(problem.other))
 
