@@ -32,13 +32,38 @@ class Decode(NamedTuple):
     step: Callable[..., tuple[Any, jax.Array, jax.Array]]
 
 
+class SharedPolicy(Protocol):
+    """Maps groups of responses to hidden states, each prompt evaluated once for all of its responses."""
+
+    def __call__(
+        self,
+        params: Params,
+        prompts: jax.Array,
+        prompt_valid: jax.Array | None,
+        responses: jax.Array,
+        response_valid: jax.Array | None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Prompts ``[P, L]`` padded on the left, responses ``[P, K, M]`` -> hidden ``[P, K, 1 + M, D]`` from the last
+        prompt token on, unembedding ``[D, V]``."""
+        ...
+
+
+class PackedPolicy(Protocol):
+    """Maps rows that hold several sequences to hidden states; no token sees another sequence than its own."""
+
+    def __call__(self, params: Params, tokens: jax.Array, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """``tokens``, ``segments`` int32 ``[N, T]`` (0: no token) -> hidden ``[N, T, D]``, unembedding ``[D, V]``."""
+        ...
+
+
 class Model(NamedTuple):
     """A policy and what the trainer needs to make, shard and read its parameters.
 
     ``init(seed)`` builds the parameters on the host, ``partition(params)`` gives a ``PartitionSpec`` for each leaf
     over the mesh axes ``'fsdp'`` and ``'model'`` (None: replicate), ``head(params, hidden [..., D]) -> [...]`` is the
     scalar value or reward head (None: the model has none), ``decode`` the cached path of the sampler (None: the
-    sampler calls ``apply`` on the whole sequence for each token).
+    sampler calls ``apply`` on the whole sequence for each token), ``shared`` and ``packed`` are the forms of ``apply``
+    that compute less when responses share a prompt or are of uneven length (None: there is only ``apply``).
     """
 
     init: Callable[[int], Params]
@@ -48,3 +73,5 @@ class Model(NamedTuple):
     vocab_size: int
     hidden_size: int
     decode: Decode | None = None
+    shared: SharedPolicy | None = None
+    packed: PackedPolicy | None = None

@@ -6,6 +6,8 @@ of every axis in the metadata, from which ``transformer.partition`` derives the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -88,6 +90,14 @@ def causal_mask(shape: tuple[int, ...], valid: jax.Array | None) -> tuple[jax.Ar
     return causal & valid[:, None, :], positions
 
 
+def score_bias(mask: jax.Array, dtype) -> jax.Array:
+    """What is added to the scores: 0 where ``mask`` is True, else so little that the score vanishes against it.
+
+    Added instead of selected: the gradient of a sum is free.
+    """
+    return jnp.where(mask, jnp.zeros((), dtype), jnp.asarray(-1e30, dtype))
+
+
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
     """Grouped-query attention of scaled queries, heads first, ``[B, H, T, d]``.
 
@@ -104,8 +114,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
     b, h, t, d = q.shape
     groups, keys = k.shape[1:3]
     kind = wide(q.dtype)
-    # Added instead of selected: the gradient of a sum is free. Scores of hidden keys vanish against it.
-    bias = jnp.where(mask, jnp.zeros((), kind), jnp.asarray(-1e30, kind))[:, None, None]
+    bias = score_bias(mask, kind)[:, None, None]
     scores = jnp.einsum("bgqd,bgsd->bgqs", q.reshape(b, groups, -1, d), k, preferred_element_type=kind)
     scores = scores.reshape(b, groups, h // groups, t, keys) + bias
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
@@ -135,10 +144,12 @@ class Attention(nnx.Module):
         k, v = heads_first(self.key(x)), heads_first(self.value(x))
         return rotate(q, *rope), rotate(k, *rope), v
 
-    def mix(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-        """Attention and the output projection, ``[B * T, D]``."""
+    def mix(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | Callable) -> jax.Array:
+        """Attention and the output projection, ``[B * T, D]``; a function as ``mask`` attends in the place of
+        ``attend``: ``mask(q, k, v) -> [B, H, T, d]``."""
         b, h, t, d = q.shape
-        return self.output(attend(q, k, v, mask).swapaxes(1, 2).reshape(b * t, h * d))
+        out = mask(q, k, v) if callable(mask) else attend(q, k, v, mask)
+        return self.output(out.swapaxes(1, 2).reshape(b * t, h * d))
 
 
 class SwiGLU(nnx.Module):

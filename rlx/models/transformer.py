@@ -78,7 +78,7 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(weights, c.hidden_size, c.norm_eps)
         self.mlp = SwiGLU(weights, c.hidden_size, c.intermediate_size)
 
-    def keep(self, x: jax.Array, rope, mask: jax.Array, rows: tuple[int, int]):
+    def keep(self, x: jax.Array, rope, mask: Any, rows: tuple[int, int]):
         """The output and the keys and values it attended to, ``[B, G, T, d]``."""
         q, k, v = self.attention.project(self.attention_norm(x), rope, rows)
         x = x + self.attention.mix(q, k, v, mask)
@@ -135,10 +135,14 @@ class Transformer(nnx.Module):
             x = block(x, nnx.state(layer))
         return x
 
-    def __call__(self, tokens: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-        mask, positions = causal_mask(tokens.shape, valid)
+    def encode(self, tokens: jax.Array, positions: jax.Array, mask: Any) -> jax.Array:
+        """Hidden states ``[N, T, D]`` of tokens at ``positions [N | 1, T]``; for ``mask`` see ``Attention.mix``."""
         x = self.run_layers(self.embed(tokens), self.rope(positions), mask, tokens.shape)
         return self.final_norm(x).reshape(*tokens.shape, -1)
+
+    def __call__(self, tokens: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+        mask, positions = causal_mask(tokens.shape, valid)
+        return self.encode(tokens, positions, mask)
 
 
 def build(config: Config) -> Model:
@@ -159,7 +163,7 @@ def build(config: Config) -> Model:
         assert model.head is not None  # config.head == "scalar"
         return model.head(hidden)
 
-    from rlx.models import decoding
+    from rlx.models import decoding, packing, prefix
 
     return Model(
         init=functools.partial(_init, config, nnx.to_pure_dict(state)),
@@ -169,6 +173,8 @@ def build(config: Config) -> Model:
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         decode=Decode(functools.partial(decoding.prefill, module), functools.partial(decoding.step, module)),
+        shared=functools.partial(prefix.apply, module),
+        packed=functools.partial(packing.apply, module),
     )
 
 
