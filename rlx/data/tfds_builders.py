@@ -283,7 +283,7 @@ def open_tfds(
     Raises:
         UserError: no such dataset or split, not stored as array_record, a bad row.
     """
-    builder = _find_builder(name, data_dir)
+    builder = find_builder(name, data_dir)
     if split not in builder.info.splits:
         splits = list(builder.info.splits)
         raise UserError(
@@ -301,7 +301,8 @@ def open_tfds(
     return TfdsSource(data, rows.parser, rows.parser.format, content, metadata, kept)
 
 
-def _find_builder(name: str, data_dir: str | Path | None) -> Any:
+def find_builder(name: str, data_dir: str | Path | None) -> Any:
+    """Returns the builder of a prepared dataset that is stored as array_record, or raises ``UserError``."""
     try:
         if data_dir is None:
             builder = tfds.builder_from_directory(str(name))
