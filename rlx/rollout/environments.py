@@ -1,0 +1,203 @@
+"""Environments of several turns: what one is, and two of them, a walk on a graph and a calculator.
+
+An environment is a pair of pure functions over a hashable state, so that a state can be an anchor: two episodes that
+meet in equal states are in the same place, whatever way they came. ``episodes`` plays them and makes arrays of them.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from rlx.errors import UserError
+from rlx.rollout import answers, tasks
+from rlx.rollout.arithmetic import NotArithmetic, evaluate
+from rlx.rollout.imports import by_name, check_options
+from rlx.rollout.tasks.example import Example
+from rlx.rollout.tasks.graphs import shortest_paths
+
+
+class Turn(NamedTuple):
+    """What an environment answers to an action.
+
+    Attributes:
+      state: where the episode is now.
+      observation: the text that the policy reads before its next action; not read any more when ``done``.
+      reward: of the action.
+      done: whether the episode has ended.
+    """
+
+    state: Hashable
+    observation: str
+    reward: float = 0.0
+    done: bool = False
+
+
+class Environment(Protocol):
+    """Turns of text. ``turns``, and the tokens of an action and an observation, fix the shape of a row.
+
+    ``examples`` are what episodes start from; ``reset`` gives the first state and what is shown after the prompt;
+    ``step`` is pure, equal arguments give equal turns. ``stop`` ends an action: it is cut after that text. One that
+    reads actions as token ids has the attribute ``reads = "ids"``.
+    """
+
+    turns: int
+    stop: str
+
+    def examples(self, seed: int, size: int, *, split: str = "train") -> list[Example]: ...
+
+    def reset(self, example: Example) -> Turn: ...
+
+    def step(self, example: Example, state: Hashable, action: str) -> Turn: ...
+
+
+class GraphWalk:
+    """A walk on a graph, one node at a time: the state is the node. Reward 1 at the target.
+
+    Args:
+        turns: steps that may be taken.
+        step_reward: added to each step along an edge, such as -0.05 for a price of long ways.
+        illegal: reward of a step where there is no edge, which ends the walk.
+        towards: added when a step brings the target nearer.
+        options: of ``tasks.graphs.graphpath``.
+
+    >>> walk = GraphWalk()
+    >>> example = Example("a>b b>c a:c=", "abc", {"edges": {"a": "b", "b": "c"}, "source": "a", "target": "c"})
+    >>> first = walk.step(example, walk.reset(example).state, "b")
+    >>> first, walk.step(example, first.state, "c")
+    (Turn(state='b', observation=';c;', reward=0.0, done=False), Turn(state='c', observation='', reward=1.0, done=True))
+    """
+
+    stop = ""
+
+    def __init__(
+        self,
+        turns: int = 6,
+        *,
+        step_reward: float = 0.0,
+        illegal: float = 0.0,
+        towards: float = 0.0,
+        options: Mapping[str, Any] | None = None,
+    ):
+        self.turns, self.step_reward, self.illegal, self.towards = turns, step_reward, illegal, towards
+        self.options = dict(options or {})
+        check_options(tasks.graphpath, self.options, "environment 'graph_walk'")
+
+    def expert(self, example: Example) -> list[str]:
+        """The actions of a right episode, for a first, supervised stage."""
+        return list(example.answer[1:])
+
+    def examples(self, seed: int, size: int, *, split: str = "train") -> list[Example]:
+        """Graphs with a source and a target."""
+        return tasks.make({"name": "graphpath", "split": split, **self.options}, seed=seed, size=size)
+
+    def reset(self, example: Example) -> Turn:
+        """The source; the prompt shows the graph, and no more is needed."""
+        return Turn(example.info["source"], "")
+
+    def step(self, example: Example, state: Hashable, action: str) -> Turn:
+        """Goes to the node that the action names; the observation lists the nodes that can follow."""
+        info, node = example.info, action.strip()
+        if len(node) != 1 or node not in info["edges"].get(state, ""):
+            return Turn(state, "", self.illegal, True)
+        if node == info["target"]:
+            return Turn(node, "", 1.0 + self.step_reward, True)
+        after = info["edges"].get(node, "")
+        reward = self.step_reward + self.towards * self._nearer(info, str(state), node)
+        return Turn(node, f";{''.join(after)};", reward, not after)
+
+    def _nearer(self, info: Mapping[str, Any], before: str, after: str) -> int:
+        ways = [shortest_paths(info["edges"], node).get(info["target"]) for node in (before, after)]
+        return int(ways[0] is not None and ways[1] is not None and len(ways[1]) < len(ways[0]))
+
+
+class CalculatorState(NamedTuple):
+    """What a calculator has been asked so far."""
+
+    problem: str
+    calls: tuple[str, ...] = ()
+
+
+class Calculator:
+    """Problems too large to guess, and a tool: ``calc: 12*7`` is answered by its value, ``answer: 84`` ends.
+
+    Args:
+        turns: actions, the answer included.
+        call_reward: of a call that has a value, such as 0.1; of as many calls as the problem has signs, at most.
+        malformed: of an action that is neither, or of a call without a value.
+        largest_call: characters of a call.
+        options: of ``tasks.sums.calculator``.
+
+    >>> tool = Calculator()
+    >>> example = Example("(12+7)*3=", "57", {"problem": "(12+7)*3"})
+    >>> first = tool.step(example, tool.reset(example).state, "calc: 12+7")
+    >>> first.observation, tool.step(example, first.state, "answer: 57").reward
+    ('= 19\\n', 1.0)
+    """
+
+    stop = "\n"
+
+    def __init__(
+        self,
+        turns: int = 4,
+        *,
+        call_reward: float = 0.0,
+        malformed: float = 0.0,
+        largest_call: int = 40,
+        options: Mapping[str, Any] | None = None,
+    ):
+        self.turns, self.call_reward, self.malformed, self.largest_call = turns, call_reward, malformed, largest_call
+        self.options = dict(options or {})
+        check_options(tasks.calculator, self.options, "environment 'calculator'")
+
+    def expert(self, example: Example) -> list[str]:
+        """The actions of a right episode: the whole problem in one call, then its value."""
+        return [f"calc: {example.info['problem']}\n", f"answer: {example.answer}\n"]
+
+    def examples(self, seed: int, size: int, *, split: str = "train") -> list[Example]:
+        """Expressions with two or three signs."""
+        return tasks.make({"name": "calculator", "split": split, **self.options}, seed=seed, size=size)
+
+    def reset(self, example: Example) -> Turn:
+        """Nothing has been asked."""
+        return Turn(CalculatorState(example.info["problem"]), "\n")
+
+    def step(self, example: Example, state: Hashable, action: str) -> Turn:
+        """Answers a call, or rewards an answer."""
+        assert isinstance(state, CalculatorState)
+        name, _, argument = action.partition(":")
+        if name.strip() == "answer":
+            return Turn(state, "", float(answers.equal(argument, example.answer)), True)
+        if name.strip() != "calc" or len(argument) > self.largest_call:
+            return Turn(state, "= ?\n", self.malformed)
+        try:
+            value = str(evaluate(argument))
+        except NotArithmetic:
+            return Turn(state, "= ?\n", self.malformed)
+        signs = sum(state.problem.count(sign) for sign in "+-*/")
+        new = len(state.calls) < signs and argument.strip() not in state.calls
+        after = state._replace(calls=(*state.calls, argument.strip()))
+        return Turn(after, f"= {value}\n", self.call_reward * new)
+
+
+ENVIRONMENTS: dict[str, Callable[..., Environment]] = {"graph_walk": GraphWalk, "calculator": Calculator}
+
+
+def build(config: Mapping[str, Any]) -> Environment:
+    """Returns the environment of a config: ``name`` (of ``ENVIRONMENTS``, or an import path), and its keywords.
+
+    Raises:
+        UserError: an unknown name or keyword, with close matches.
+
+    >>> build({"name": "graph_walk", "turns": 3}).turns
+    3
+    >>> build({"name": "graph_wlk"})
+    Traceback (most recent call last):
+    rlx.errors.UserError: unknown environment 'graph_wlk'; ... Did you mean 'graph_walk'?
+    """
+    options = dict(config)
+    name = options.pop("name", None)
+    make = by_name(name, ENVIRONMENTS, "environment")
+    check_options(make, options, f"environment {name!r}")
+    environment = make(**options)
+    if not isinstance(environment.turns, int) or environment.turns < 1:
+        raise UserError(f"environment {name!r} has turns={environment.turns!r}; there must be at least one.")
+    return environment
