@@ -81,6 +81,7 @@ def pack(
     *,
     capacity: int | None = None,
     rows: int | None = None,
+    multiple: int = 1,
     max_segments: int | None = None,
     groups: int = 1,
 ) -> Packed:
@@ -90,8 +91,9 @@ def pack(
         tokens: int32 ``[B, ..., T]``; each row of ``T`` is a sequence, padded wherever.
         valid: bool ``[B, ..., T]``, the real tokens.
         capacity: tokens of a packed row, ``T`` by default.
-        rows: R, how many rows there will be; None: as many as are needed, a number that differs between batches and
-            so makes ``jit`` compile again.
+        rows: R, how many rows there will be, the same for every batch; None: as many as are needed, and ``jit``
+            compiles again for each new number.
+        multiple: without ``rows``, the rows of a group are filled up to a multiple of this: fewer shapes to compile.
         max_segments: sequences of a row at most.
         groups: packs each of so many equal parts of the batch into rows of its own (one per shard of the batch).
 
@@ -105,11 +107,12 @@ def pack(
     """
     tokens, valid = np.asarray(tokens), np.asarray(valid)
     size = tokens.shape[-1] if capacity is None else capacity
-    _check(tokens, valid, {"capacity": size, "rows": rows, "max_segments": max_segments, "groups": groups})
+    numbers = {"capacity": size, "rows": rows, "multiple": multiple, "max_segments": max_segments, "groups": groups}
+    _check(tokens, valid, numbers)
     parts = valid.reshape(groups, -1, tokens.shape[-1])
     places = [first_fit(part.sum(-1), size, max_segments) for part in parts]
     needed = max(int(place.rows.max(initial=0)) + 1 for place in places)
-    each = needed if rows is None else rows // groups
+    each = -(-needed // multiple) * multiple if rows is None else rows // groups
     if needed > each:
         raise UserError(f"rows={rows} are too few: this batch needs {needed * groups} rows of {size} tokens")
     row, start, segment = (np.stack(x)[..., None] for x in zip(*places, strict=True))

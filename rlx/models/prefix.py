@@ -42,7 +42,7 @@ def states(
         UserError: the model has no such form, or no prompt or no response is left of the shape.
 
     >>> from rlx import models
-    >>> model = models.build({"name": "transformer", "vocab_size": 16, "hidden_size": 8, "num_heads": 2})
+    >>> model = models.build({"vocab_size": 16, "hidden_size": 8, "num_heads": 2, "num_layers": 1})
     >>> tokens = jnp.array([[[1, 2, 3, 4], [1, 2, 5, 6], [1, 2, 7, 8]]])
     >>> hidden, unembedding = states(model, model.init(0), tokens, jnp.ones(tokens.shape, bool), prompt_length=2)
     >>> print(hidden.shape, unembedding.shape)

@@ -141,6 +141,7 @@ def test_number_of_rows_is_the_callers():
     assert pack(tokens, valid, rows=12).tokens.shape == (12, L + R)
     needed = len(pack(tokens, valid).tokens)
     assert needed < B * K and pack(tokens, valid, rows=needed).tokens.shape == (needed, L + R)
+    assert len(pack(tokens, valid, multiple=5, groups=2).tokens) == 10
     with pytest.raises(UserError, match=f"rows={needed - 1} are too few: this batch needs {needed} rows of 13 tokens"):
         pack(tokens, valid, rows=needed - 1)
 
@@ -151,6 +152,7 @@ def test_number_of_rows_is_the_callers():
         ({"capacity": 4}, "sequence . has .* tokens, a packed row holds 4: raise capacity"),
         ({"capacity": 0}, "capacity must be at least 1, not 0"),
         ({"max_segments": 0}, "max_segments must be at least 1"),
+        ({"multiple": 0}, "multiple must be at least 1"),
         ({"groups": 3}, r"batch \(4\) must be a multiple of groups=3"),
         ({"groups": 2, "rows": 5}, r"rows \(5\) must be a multiple of groups=2"),
     ],

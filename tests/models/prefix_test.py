@@ -1,6 +1,7 @@
 """The shared-prefix form equals the plain one: hidden states, loss and gradients, under every option of execution."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -106,8 +107,43 @@ def test_what_padding_holds_does_not_matter():
     assert_close(*(outputs(shared, model, params, x) for x in (given, junk)), 1e-6)
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 1, 3, 2), (1, 3, 1, 2)])
+def test_axes_of_size_one(sizes):
+    with jax.enable_x64(True):
+        prompts, group, length, size = sizes
+        model, rng = build(dtype="float64", num_layers=1), np.random.default_rng(0)
+        prompt = np.repeat(rng.integers(0, 19, (prompts, 1, length)), group, 1)
+        tokens = np.concatenate([prompt, rng.integers(0, 19, (prompts, group, size))], -1)
+        params, form = shaken(model), functools.partial(prefix.states, model, prompt_length=length)
+        got = jax.jit(form)(params, tokens, np.ones(tokens.shape, bool))[0]
+        want = jax.jit(model.apply)(params, tokens.reshape(-1, length + size))[0]
+        assert_close(got, want.reshape(*tokens.shape, -1)[:, :, length - 1 :], 1e-10)
+
+
+def test_rows_of_padding_have_finite_gradients():
+    model, given = build(num_layers=1), batch()
+    params = jax.device_put(shaken(model))
+    valid = given["valid"] & (np.arange(P) > 0)[:, None, None]
+
+    def loss(params):
+        return (shared(model, params, given["tokens"], valid)[0] ** 2).sum()
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_every_product_contracts_one_dimension():
+    """As in the plain form: two at once are slow on a CPU."""
+    model, given = build(), batch()
+    params = shaken(model)
+    loss = jax.jit(jax.grad(lambda p: shared(model, p, **given)[0].sum()))
+    text = loss.lower(jax.device_put(params)).as_text()
+    contracted = re.findall(r"dot_general.*?contracting_dims = \[([^\]]*)\]", text)
+    assert len(contracted) > 50 and not any("," in dims for dims in contracted)
+
+
 def test_valid_is_optional():
-    model = build()
+    model = build(num_layers=1)
     params, tokens = shaken(model), batch()["tokens"]
     full = jax.jit(functools.partial(shared, model))(params, tokens, np.ones(tokens.shape, bool))
     short = jax.jit(model.shared)(params, tokens[:, 0, :L], None, tokens[..., L:], None)
