@@ -123,7 +123,7 @@ def _agree(value: Number, rest: str, sign: str) -> bool:
     other = number(rest)
     if other is None:
         return False
-    return _same_number(value, other) if sign == "=" else math.isclose(value.value, other.value, rel_tol=0.05)
+    return _same_number(value, other) if sign == "=" else _close(value.value, other.value, 0.05)
 
 
 def _brackets(line: str, depth: int) -> Answer | None:
@@ -216,11 +216,12 @@ def _same_number(answer: Number, reference: Number) -> bool:
     return any(_close(one, other) for one, other in pairs)
 
 
-def _close(one: Fraction | float, other: Fraction | float) -> bool:
-    if isinstance(one, Fraction) and isinstance(other, Fraction):
+def _close(one: Fraction | float, other: Fraction | float, tolerance: float = 0.0) -> bool:
+    """Equal fractions, or floats within the tolerance, which is at least a relative 1e-9 for them."""
+    if isinstance(one, Fraction) and isinstance(other, Fraction) and not tolerance:
         return one == other
     try:
-        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+        return math.isclose(one, other, rel_tol=max(tolerance, 1e-9), abs_tol=1e-12)
     except OverflowError:  # a fraction beyond floats
         return False
 

@@ -5,9 +5,11 @@ has at most ``MAX_BITS`` bits. What is beyond them, or is no arithmetic, is a ``
 """
 
 import math
+import operator
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 MAX_LENGTH = 1000
 MAX_DEPTH = 32
@@ -95,7 +97,7 @@ class _Parser:
         value = self.product()
         while sign := self.take("+", "-"):
             term = self.product()
-            value = _finite(value + term if sign == "+" else value - term)
+            value = _compute(operator.add if sign == "+" else operator.sub, value, term)
         return value
 
     def product(self) -> Number:
@@ -103,9 +105,9 @@ class _Parser:
         while True:
             if sign := self.take("*", "/"):
                 factor = self.signed()
-                value = _finite(value * factor) if sign == "*" else _divide(value, factor)
+                value = _compute(operator.mul if sign == "*" else operator.truediv, value, factor)
             elif self.implicit and self.next in ("(", "sqrt", "pi"):
-                value = _finite(value * self.power())
+                value = _compute(operator.mul, value, self.power())
             else:
                 return value
 
@@ -161,21 +163,13 @@ def _finite(value: Number) -> Number:
     return value
 
 
-def _divide(value: Number, divisor: Number) -> Number:
-    if divisor == 0:
-        raise NotArithmetic("division by zero")
-    return _float(lambda: value / divisor)
-
-
 def _power(base: Number, exponent: Number) -> Number:
-    if base == 0 and exponent < 0:
-        raise NotArithmetic("division by zero")
     if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
         size = max(base.numerator.bit_length(), base.denominator.bit_length())
         if size * abs(exponent) > MAX_BITS:
             raise NotArithmetic(f"a power has more than {MAX_BITS} bits")
-        return base**exponent.numerator
-    return _float(lambda: float(base) ** float(exponent))
+        return _compute(lambda x, y: x**y.numerator, base, exponent)
+    return _compute(lambda x, y: float(x) ** float(y), base, exponent)
 
 
 def _root(value: Number) -> Number:
@@ -185,12 +179,14 @@ def _root(value: Number) -> Number:
         top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
         if top * top == value.numerator and bottom * bottom == value.denominator:
             return Fraction(top, bottom)
-    return _float(lambda: math.sqrt(value))
+    return _compute(lambda x, _: math.sqrt(x), value, value)
 
 
-def _float(compute: Callable[[], Number]) -> Number:
-    """The value of a computation in which floats may overflow."""
+def _compute(operation: Callable[[Any, Any], Any], one: Number, other: Number) -> Number:
+    """The value of an operation; floats may overflow, and so may a fraction that meets one."""
     try:
-        return _finite(compute())
+        return _finite(operation(one, other))
     except OverflowError:
         raise NotArithmetic("a value is not finite") from None
+    except ZeroDivisionError:
+        raise NotArithmetic("division by zero") from None

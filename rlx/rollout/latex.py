@@ -35,7 +35,7 @@ _TEXT = r"text(?:bf|it|rm|tt|sf|normal|up)?|mbox|hbox|mathrm|mathbf|mathit|maths
 _TEXT_GROUP = re.compile(rf"\\(?:{_TEXT})\s*(?=\{{)")
 _FRACTION = re.compile(r"\\[dtc]?frac(?![a-zA-Z])")
 _MATRIX = re.compile(r"\\(begin|end)\{[pbvBV]?(?:small)?matrix\}")
-_DEGREE = re.compile(r"\^?\s*\{?\s*\\(?:circ|degrees?)(?![a-zA-Z])\s*\}?")
+_DEGREE = re.compile(r"\^?\s*(?:\{\s*)?\\(?:circ|degrees?)(?![a-zA-Z])\s*\}?")
 _PLAIN = [
     (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),
     (re.compile(r"\\div(?![a-zA-Z])"), "/"),

@@ -65,10 +65,10 @@ def number(text: str) -> Number | None:
         line = f"{mixed[1]}({mixed[2]}+(({mixed[3]})/({mixed[4]})))"
     line = _TIMES_TEN.sub(r"e\1", line)
     try:
-        value = evaluate(line, implicit=True)
+        value = evaluate(f"({line})*{scale}" if scale > 1 else line, implicit=True)
     except NotArithmetic:
         return None
-    return Number(value * scale, percent, bool(_OPERATOR.search(_MIXED_SUM.sub("1", line))))
+    return Number(value, percent, bool(_OPERATOR.search(_MIXED_SUM.sub("1", line))))
 
 
 def _cut(pattern: re.Pattern, line: str) -> tuple[str, bool]:
