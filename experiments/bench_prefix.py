@@ -7,7 +7,8 @@ r"""What a shared prompt and packed rows save: prints a JSON line per case with 
 Loss and gradient of the response's log-probability, the model of the workload, 64 response tokens. ``flops`` and
 ``memory`` (temporaries) are ratios of what the compiler says of the two programs, ``cpu`` of median processor seconds,
 the programs taking turns; ``tokens`` of the places that go through the layers. Below 1 the plain form costs more.
-``gradient_apart`` is the largest absolute difference of a gradient relative to the largest gradient of that array.
+``logprob_apart`` is the largest difference of a token's log-probability, ``gradient_apart`` that of a gradient relative
+to the largest gradient of its array.
 The last lines compare packed rows with padded ones: prompts and responses of uneven length, ``real`` the share of
 tokens among the padded places.
 """
@@ -45,8 +46,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def loss_of(states: Callable) -> Callable:
-    """Mean negative log-probability of the response; ``states(params, batch)`` gives hidden states from the last
-    prompt token on, ``[..., 1 + M, D]``, and the unembedding."""
+    """Mean negative log-probability of the response, and that of each token; ``states(params, batch)`` gives hidden
+    states from the last prompt token on, ``[..., 1 + M, D]``, and the unembedding."""
     from rlx import ops
 
     def loss(params, batch):
@@ -55,7 +56,7 @@ def loss_of(states: Callable) -> Callable:
         flat = (window.reshape(-1, window.shape[-1]), unembedding, batch["targets"].reshape(-1))
         found = ops.linear_token_statistics(*flat, where=where, statistics=("logp",))
         assert found.logp is not None  # asked for
-        return -found.logp.sum() / where.sum()
+        return -found.logp.sum() / where.sum(), found.logp
 
     return loss
 
@@ -126,8 +127,9 @@ def compare(losses: dict[str, Callable], params: Any, batch: dict[str, np.ndarra
     import jax
 
     given = (params, jax.device_put(batch))
-    runs: dict[str, Any] = {n: jax.jit(jax.value_and_grad(loss)).lower(*given).compile() for n, loss in losses.items()}
-    first, second = (jax.block_until_ready(run(*given)) for run in runs.values())
+    programs = {name: jax.jit(jax.value_and_grad(loss, has_aux=True)) for name, loss in losses.items()}
+    runs: dict[str, Any] = {name: program.lower(*given).compile() for name, program in programs.items()}
+    results = [jax.block_until_ready(run(*given)) for run in runs.values()]
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(steps):
         for name, run in runs.items():
@@ -141,7 +143,9 @@ def compare(losses: dict[str, Callable], params: Any, batch: dict[str, np.ndarra
     }
     found = {name: round(new / old, 3) for name, (old, new) in costs.items()}
     found["plain_cpu_s"] = round(costs["cpu"][0], 3)
-    return found | {"loss_apart": abs(float(first[0] - second[0])), "gradient_apart": apart(first[1], second[1])}
+    ((_, logp), gradient), ((_, other_logp), other_gradient) = results
+    found["logprob_apart"] = float(np.abs(np.asarray(logp - other_logp)).max())
+    return found | {"gradient_apart": apart(gradient, other_gradient)}
 
 
 def apart(first: Any, second: Any) -> float:
@@ -161,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     from rlx import models
 
     model = models.build(c.MODEL | {"remat": "full" if args.remat else "none"})
-    rng = np.random.default_rng(0)  # the embedding of a fresh model makes every loss log(V), whatever the states
+    rng = np.random.default_rng(0)  # a fresh model gives every token about 1 / V, whatever the states
     params = jax.tree.map(lambda p: p + np.float32(0.1) * rng.standard_normal(p.shape, np.float32), model.init(0))
     params = jax.device_put(params)
     for length, group in itertools.product(args.prompt_lengths, args.groups):

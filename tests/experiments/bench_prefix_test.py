@@ -24,5 +24,5 @@ def test_prints_a_line_per_case(tiny, capsys):
     assert shared["tokens"] == pytest.approx((12 + 6 * 4) / (6 * 16)) and shared["flops"] < 0.7
     assert packed["task"] == "packed" and packed["real"] <= packed["tokens"] < 1
     for line in (shared, packed):
-        assert line["gradient_apart"] < 1e-5 and line["loss_apart"] < 1e-5
+        assert line["gradient_apart"] < 1e-5 and line["logprob_apart"] < 1e-5
         assert line["memory"] > 0 and line["cpu"] > 0

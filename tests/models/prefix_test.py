@@ -69,7 +69,7 @@ def test_equals_the_repeated_sequence(options):
 
 @pytest.mark.parametrize("kv_heads", [1, 4])
 def test_equals_in_float32_with_one_key_head_and_with_as_many_as_queries(kv_heads):
-    model = build(num_kv_heads=kv_heads)
+    model = build(num_kv_heads=kv_heads, num_layers=1)
     params = shaken(model)
     assert_close(*(outputs(form, model, params, batch()) for form in (shared, plain)), 1e-5)
 
@@ -100,7 +100,7 @@ def test_prompts_stay_on_their_device():
 
 
 def test_what_padding_holds_does_not_matter():
-    model = build()
+    model = build(num_layers=1)
     params, given = shaken(model), batch()
     junk = given | {"tokens": np.where(given["valid"], given["tokens"], 7)}
     junk["tokens"] = junk["tokens"].astype(np.int32)
