@@ -23,12 +23,14 @@ class Turn(NamedTuple):
       observation: the text that the policy reads before its next action; not read any more when ``done``.
       reward: of the action.
       done: whether the episode has ended.
+      correct: whether it has ended well, whatever the rewards on the way.
     """
 
     state: Hashable
     observation: str
     reward: float = 0.0
     done: bool = False
+    correct: bool = False
 
 
 class Environment(Protocol):
@@ -62,8 +64,8 @@ class GraphWalk:
     >>> walk = GraphWalk()
     >>> example = Example("a>b b>c a:c=", "abc", {"edges": {"a": "b", "b": "c"}, "source": "a", "target": "c"})
     >>> first = walk.step(example, walk.reset(example).state, "b")
-    >>> first, walk.step(example, first.state, "c")
-    (Turn(state='b', observation=';c;', reward=0.0, done=False), Turn(state='c', observation='', reward=1.0, done=True))
+    >>> first.observation, walk.step(example, first.state, "c")
+    (';c;', Turn(state='c', observation='', reward=1.0, done=True, correct=True))
     """
 
     stop = ""
@@ -99,7 +101,7 @@ class GraphWalk:
         if len(node) != 1 or node not in info["edges"].get(state, ""):
             return Turn(state, "", self.illegal, True)
         if node == info["target"]:
-            return Turn(node, "", 1.0 + self.step_reward, True)
+            return Turn(node, "", 1.0 + self.step_reward, True, True)
         after = info["edges"].get(node, "")
         reward = self.step_reward + self.towards * self._nearer(info, str(state), node)
         return Turn(node, f";{''.join(after)};", reward, not after)
@@ -165,7 +167,8 @@ class Calculator:
         assert isinstance(state, CalculatorState)
         name, _, argument = action.partition(":")
         if name.strip() == "answer":
-            return Turn(state, "", float(answers.equal(argument, example.answer)), True)
+            right = answers.equal(argument, example.answer)
+            return Turn(state, "", float(right), True, right)
         if name.strip() != "calc" or len(argument) > self.largest_call:
             return Turn(state, "= ?\n", self.malformed)
         try:

@@ -1,11 +1,12 @@
-"""Episodes: environments are played turn by turn, in a batch of static shape, and become the arrays of a step.
+"""Episodes: environments are played turn by turn, in a batch of static shape, to be made arrays.
 
 The response of an episode is its actions and, between them, the observations. Actions are scored, observations are
 read but never scored: ``where`` is false there, ``turn_ids`` negative.
 """
 
+import itertools
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,15 @@ from rlx.errors import UserError
 from rlx.rollout.environments import Environment, Turn
 from rlx.rollout.tasks.example import Example
 
-Act = Callable[[np.ndarray, np.ndarray], Sequence[Sequence[int]]]
+
+class Action(NamedTuple):
+    """The tokens that a policy writes in a turn, and numbers of each: ``{"rollout_logprobs": ...}``."""
+
+    tokens: Sequence[int]
+    arrays: Mapping[str, Sequence[float]] = {}
+
+
+Act = Callable[[np.ndarray, np.ndarray], Sequence[Action | Sequence[int]]]
 """From contexts ``tokens [N, L]`` and ``valid [N, L]``, left-padded, to the tokens of an action for each row.
 
 N and L are the same at every call; of rows that have ended (none of them valid but BOS) the action is not used."""
@@ -43,6 +52,7 @@ class Step(NamedTuple):
     action: list[int]
     observation: list[int]
     reward: float
+    arrays: dict[str, np.ndarray]
 
 
 class Episode:
@@ -52,16 +62,17 @@ class Episode:
         self.environment, self.example, self.shape, self.tokenizer = environment, example, shape, tokenizer
         first = environment.reset(example)
         self.prompt = encode_prompt(example.prompt + first.observation, tokenizer, shape.prompt).tolist()
-        self.state, self.done, self.failure = first.state, first.done, ""
+        self.state, self.done, self.correct, self.failure = first.state, first.done, first.correct, ""
         self.steps: list[Step] = []
 
     def context(self) -> list[int]:
         """All tokens so far: what the policy reads before it acts."""
         return [*self.prompt, *(token for step in self.steps for token in (*step.action, *step.observation))]
 
-    def act(self, action: Sequence[int]) -> None:
+    def act(self, action: Action | Sequence[int]) -> None:
         """Plays one turn. An environment that raises ends the episode with reward 0, and says so in ``failure``."""
-        kept = self._cut([int(token) for token in action][: self.shape.action])
+        action = action if isinstance(action, Action) else Action(action)
+        kept = self._cut([int(token) for token in action.tokens][: self.shape.action])
         try:
             reads_ids = getattr(self.environment, "reads", "text") == "ids"
             read: Any = kept if reads_ids else self.tokenizer.decode(kept)
@@ -74,8 +85,9 @@ class Episode:
             turn = Turn(self.state, "", 0.0, True)
         ended = turn.done or len(self.steps) + 1 == self.shape.turns
         shown = [] if ended else self.tokenizer.encode(turn.observation)[: self.shape.observation]
-        self.steps.append(Step(self.state, kept, shown, float(turn.reward)))
-        self.state, self.done = turn.state, ended
+        told = {name: np.asarray(values, np.float32)[: len(kept)] for name, values in action.arrays.items()}
+        self.steps.append(Step(self.state, kept, shown, float(turn.reward), told))
+        self.state, self.done, self.correct = turn.state, ended, turn.correct
 
     def _cut(self, action: list[int]) -> list[int]:
         """An action ends with EOS, or with the first token that completes the environment's ``stop``."""
@@ -134,6 +146,33 @@ def play(
     return [episodes[start : start + group] for start in range(0, len(episodes), group)]
 
 
+def sampled(engine: Callable[..., Any], params: Any, key: Any) -> Act:
+    """Returns the policy that samples with an engine of ``rlx.rollout``; it also tells the log-probabilities.
+
+    Args:
+        engine: ``(params, prompt_tokens, prompt_valid, *, group, key) -> Rollout``; its responses should be as long as
+            the actions of the ``Shape``.
+        params: of the policy.
+        key: of jax; every turn takes its own from it.
+    """
+    import jax
+
+    turns = itertools.count()
+
+    def act(tokens: np.ndarray, valid: np.ndarray) -> list[Action]:
+        drawn = engine(params, tokens, valid, group=1, key=jax.random.fold_in(key, next(turns)))
+        where = np.asarray(drawn.where)[:, 0]
+        told = {"old_logprobs": drawn.logprobs, "rollout_logprobs": drawn.rollout_logprobs, "entropy": drawn.entropy}
+        rows = {name: np.asarray(values)[:, 0] for name, values in told.items()}
+        written = np.asarray(drawn.tokens)[:, 0]
+        return [
+            Action(written[n][real].tolist(), {name: values[n][real] for name, values in rows.items()})
+            for n, real in enumerate(where)
+        ]
+
+    return act
+
+
 def demonstrations(
     environment: Any, examples: Sequence[Example], *, shape: Shape, tokenizer: Tokenizer
 ) -> list[list[Episode]]:
@@ -166,61 +205,3 @@ def _contexts(episodes: Sequence[Episode], shape: Shape, tokenizer: Tokenizer) -
         tokens[row, length - len(context) :] = context
         valid[row, length - len(context) :] = True
     return tokens, valid
-
-
-def to_arrays(episodes: Sequence[Sequence[Episode]], index: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Returns finished episodes as the arrays of a training step.
-
-    Args:
-        episodes: ``[P][K]`` of one shape, as ``play`` gives them.
-        index: ``[P]`` numbers of the examples; None counts them.
-
-    Returns:
-        ``tokens, valid, where [P, K, L + M]`` (prompts left-padded, actions scored), ``candidate_where [P, K]``,
-        ``index [P]``, ``rewards`` (sum of the steps) and ``lengths [P, K]``; of response tokens ``turn_ids`` (-1 where
-        nothing is scored) and ``token_rewards`` (of a step, at its last token) ``[P, K, M]``; of steps ``state_ids``
-        (equal within a row where states are; -1 for none), ``step_rewards``, ``step_ends`` (place of the last token of
-        the action in the response; -1 for none) and ``step_where [P, K, S]``.
-    """
-    shape, tokenizer = episodes[0][0].shape, episodes[0][0].tokenizer
-    lead, length = (len(episodes), len(episodes[0])), shape.prompt + shape.response
-    arrays = {
-        "tokens": np.full((*lead, length), tokenizer.pad_id, np.int32),
-        "valid": np.zeros((*lead, length), bool),
-        "where": np.zeros((*lead, length), bool),
-        "turn_ids": np.full((*lead, shape.response), -1, np.int32),
-        "token_rewards": np.zeros((*lead, shape.response), np.float32),
-        "state_ids": np.full((*lead, shape.turns), -1, np.int32),
-        "step_rewards": np.zeros((*lead, shape.turns), np.float32),
-        "step_ends": np.full((*lead, shape.turns), -1, np.int32),
-        "step_where": np.zeros((*lead, shape.turns), bool),
-    }
-    for p, group in enumerate(episodes):
-        known: dict[Hashable, int] = {}
-        for k, episode in enumerate(group):
-            _write({name: array[p, k] for name, array in arrays.items()}, episode, known)
-    return arrays | {
-        "candidate_where": np.ones(lead, bool),
-        "index": np.arange(lead[0], dtype=np.int32) if index is None else np.asarray(index, np.int32),
-        "rewards": arrays["step_rewards"].sum(-1),
-        "lengths": arrays["valid"][..., shape.prompt :].sum(-1).astype(np.int32),
-    }
-
-
-def _write(row: dict[str, np.ndarray], episode: Episode, known: dict[Hashable, int]) -> None:
-    """One episode into its row of every array; ``known`` numbers the states of its group."""
-    start = episode.shape.prompt
-    row["tokens"][start - len(episode.prompt) : start] = episode.prompt
-    row["valid"][start - len(episode.prompt) : start] = True
-    place = 0
-    for turn, step in enumerate(episode.steps):
-        acted, seen = place + len(step.action), place + len(step.action) + len(step.observation)
-        row["tokens"][start + place : start + seen] = [*step.action, *step.observation]
-        row["valid"][start + place : start + seen] = True
-        row["where"][start + place : start + acted] = True
-        row["turn_ids"][place:acted] = turn
-        row["state_ids"][turn] = known.setdefault(step.state, len(known))
-        row["step_rewards"][turn], row["step_where"][turn] = step.reward, True
-        if step.action:
-            row["step_ends"][turn], row["token_rewards"][acted - 1] = acted - 1, step.reward
-        place = seen

@@ -110,6 +110,7 @@ class Reward:
         responses: Sequence[Sequence[Response]],
         examples: Sequence[Example],
         lengths: np.ndarray | None = None,
+        where: np.ndarray | None = None,
     ) -> Rewards:
         """Returns the rewards of K responses, text or ids, to each of P examples.
 
@@ -117,6 +118,7 @@ class Reward:
             responses: ``[P][K]``.
             examples: P.
             lengths: ``[P, K]`` tokens of the responses; None takes those of ids.
+            where: ``[P]`` real examples; the parts and totals of others mean nothing.
 
         Raises:
             UserError: a penalty on texts whose ``lengths`` were not given, or shapes that disagree.
@@ -130,7 +132,7 @@ class Reward:
                 values[name] = part.score(_lengths(name, responses, lengths, shape), **part.options)
                 penalties += part.weight * values[name]
                 continue
-            values[name] = _above(part.score(responses, examples), part.threshold)
+            values[name] = _above(part.score(responses, examples, where), part.threshold)
             if part.gate:
                 gates *= values[name]
             else:

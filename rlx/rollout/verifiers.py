@@ -147,8 +147,15 @@ class Scorer:
         if self.options:
             check_options(self.verify, self.options, f"verifier {self.name!r}")
 
-    def __call__(self, responses: Sequence[Sequence[Response]], examples: Sequence[Example]) -> np.ndarray:
+    def __call__(
+        self,
+        responses: Sequence[Sequence[Response]],
+        examples: Sequence[Example],
+        where: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Returns the rewards ``[P, K]`` of K responses to each of P examples; 0 where lists are shorter than K.
+
+        ``where [P]`` marks real examples: the responses to others get 0, and no verifier sees them.
 
         Raises:
             UserError: another number of examples than of responses, or ids without a tokenizer.
@@ -157,6 +164,8 @@ class Scorer:
             raise UserError(f"got responses to {len(responses)} prompts, and {len(examples)} examples.")
         rewards = np.zeros((len(examples), max(map(len, responses), default=0)), np.float32)
         for p, (group, example) in enumerate(zip(responses, examples, strict=True)):
+            if where is not None and not where[p]:
+                continue
             for k, response in enumerate(group):
                 rewards[p, k] = self._score(self._seen(response), example, (p, k))
         return rewards

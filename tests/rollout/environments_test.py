@@ -1,5 +1,8 @@
 """Environments and episodes: their rules, the arrays they become, and episodes that an error ends."""
 
+from typing import NamedTuple
+
+import jax
 import numpy as np
 import pytest
 
@@ -8,7 +11,8 @@ from rlx.errors import UserError
 from rlx.policy.nested import gigpo_advantage, matchtir_advantage
 from rlx.rollout import environments
 from rlx.rollout.environments import Calculator, GraphWalk, Turn
-from rlx.rollout.episodes import Shape, demonstrations, play, to_arrays
+from rlx.rollout.episode_arrays import to_arrays
+from rlx.rollout.episodes import Shape, demonstrations, play, sampled
 from rlx.rollout.tasks.example import Example
 
 TOKENIZER = ByteTokenizer()
@@ -37,7 +41,7 @@ def scripted(scripts: list[list[str]]):
 def test_the_walk_follows_edges():
     walk = GraphWalk(step_reward=-0.1, illegal=-1.0, towards=0.25)
     assert walk.step(DIAMOND, "a", "b") == Turn("b", ";d;", 0.15, False)
-    assert walk.step(DIAMOND, "d", " e ") == Turn("e", "", 0.9, True)
+    assert walk.step(DIAMOND, "d", " e ") == Turn("e", "", 0.9, True, True)
     for action in ("d", "bc", "", "z"):
         assert walk.step(DIAMOND, "a", action) == Turn("a", "", -1.0, True)
 
@@ -50,9 +54,9 @@ def test_the_calculator_answers_calls():
     assert tool.step(SUM, turn.state, "calc: 12+7").reward == 0  # the same once more
     assert tool.step(SUM, turn.state, "calc: 7/2").observation == "= 7/2\n"
     for action in ("calc: 1/0", "calc: __import__('os')", "hello", "calc: " + "9" * 50, "calc: 9^9^9^9", ""):
-        assert tool.step(SUM, state, action)[1:] == ("= ?\n", -0.2, False)
-    assert tool.step(SUM, state, "answer: 57.0\n")[2:] == (1.0, True)
-    assert tool.step(SUM, state, "answer: 19*3")[2:] == (0.0, True)  # still to be worked out
+        assert tool.step(SUM, state, action)[1:] == ("= ?\n", -0.2, False, False)
+    assert tool.step(SUM, state, "answer: 57.0\n")[2:] == (1.0, True, True)
+    assert tool.step(SUM, state, "answer: 19*3")[2:] == (0.0, True, False)  # still to be worked out
 
 
 def test_episodes_become_arrays():
@@ -73,6 +77,7 @@ def test_episodes_become_arrays():
     np.testing.assert_array_equal(np.flatnonzero(arrays["token_rewards"][0, 1]), [8])
     np.testing.assert_array_equal(arrays["lengths"], [[9, 9, 1]])
     np.testing.assert_array_equal(arrays["index"], [7])
+    np.testing.assert_array_equal(arrays["correct"], [[True, True, False]])
     assert arrays["candidate_where"].all()
     assert (arrays["valid"] | ~arrays["where"]).all()
     response = arrays["where"][..., shape.prompt :]
@@ -105,6 +110,37 @@ def test_actions_and_observations_are_cut_to_the_shape():
     assert TOKENIZER.decode(episodes[0][0].prompt) == "3=\n"
     assert [len(episode.steps) for episode in episodes[0]] == [2, 3]
     assert episodes[0][1].done
+
+
+class Drawn(NamedTuple):
+    """What an engine gives."""
+
+    tokens: np.ndarray
+    where: np.ndarray
+    logprobs: np.ndarray
+    rollout_logprobs: np.ndarray
+    entropy: np.ndarray
+
+
+def test_a_sampler_tells_the_log_probabilities_of_its_actions():
+    keys = []
+
+    def engine(params: str, tokens: np.ndarray, valid: np.ndarray, *, group: int, key: jax.Array) -> Drawn:
+        assert (params, group) == ("params", 1)
+        keys.append(jax.random.key_data(key).tolist())
+        written = np.array([[TOKENIZER.encode("b d"[2 * (len(keys) == 2)] + "!")]] * len(tokens))
+        numbers = -np.arange(1.0, 3.0) * len(keys) * np.ones(written.shape)
+        return Drawn(written, np.ones(written.shape, bool), numbers, 2 * numbers, -numbers)
+
+    shape = Shape(prompt=24, action=1, observation=3, turns=2)
+    policy = sampled(engine, "params", jax.random.key(0))
+    episodes = play(GraphWalk(), [DIAMOND], policy, group=2, shape=shape, tokenizer=TOKENIZER)
+    arrays = to_arrays(episodes)
+    assert TOKENIZER.decode(arrays["tokens"][0, 1]) == DIAMOND.prompt + "b;d;d"
+    np.testing.assert_array_equal(arrays["old_logprobs"][0, 0], [-1, 0, 0, 0, -2, 0, 0, 0])
+    np.testing.assert_array_equal(arrays["rollout_logprobs"], 2 * arrays["old_logprobs"])
+    assert len(keys) == 2
+    assert keys[0] != keys[1]
 
 
 @pytest.mark.parametrize("name", sorted(environments.ENVIRONMENTS))

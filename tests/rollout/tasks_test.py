@@ -70,6 +70,7 @@ def test_toysentiment_speaks_its_language():
     [
         ({"name": "countdwn"}, 1, "Did you mean 'countdown'"),
         ({"name": "modadd", "modulos": 10}, 1, "Did you mean 'modulus'"),
+        ({"name": "countdown"}, None, "set size to a number"),
         ({"name": "modadd", "modulus": 1000}, 1, "from 1 to 100"),
         ({"name": "modadd", "split": "tset"}, 1, "Did you mean 'test'"),
         ({"name": "modadd"}, 10_000, "the train split of modadd has 89.. prompts"),
@@ -83,7 +84,7 @@ def test_toysentiment_speaks_its_language():
         ({"name": "gsm8k", "source": "web"}, 1, "sources are"),
     ],
 )
-def test_mistakes_in_a_config_are_named(config: dict, size: int, message: str):
+def test_mistakes_in_a_config_are_named(config: dict, size: int | None, message: str):
     with pytest.raises(UserError, match=message):
         tasks.make(config, size=size)
 

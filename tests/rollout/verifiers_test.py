@@ -186,4 +186,6 @@ def test_options_and_shapes_are_checked():
         Scorer("matches", options={"patern": "a+"})
     with pytest.raises(UserError, match="responses to 1 prompts, and 2 examples"):
         score([["a"]], [Example("?", "")] * 2, "exact")
+    filled = [["a"], ["a"]], [Example("?", "a"), Example("", "")]
+    np.testing.assert_array_equal(Scorer("graphpath")(*filled, where=np.zeros(2, bool)), [[0], [0]])
     np.testing.assert_array_equal(score([["a"], ["a", "b"]], [Example("?", "a")] * 2, "exact"), [[1, 0], [1, 0]])

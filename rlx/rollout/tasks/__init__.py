@@ -4,9 +4,11 @@ A task is a function ``(seed, size, **options) -> list[Example]``; equal argumen
 in both splits. A user's own is named by its import path, ``"package.module:function"``.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rlx.errors import UserError
 from rlx.rollout.imports import by_name, check_options
 from rlx.rollout.tasks.example import Example
 from rlx.rollout.tasks.files import gsm8k, math
@@ -49,6 +51,9 @@ def make(config: Mapping[str, Any], *, seed: int | None = 0, size: int | None = 
     name = options.pop("name", None)
     task = by_name(name, TASKS, "task")
     check_options(task, {"seed": seed, "size": size, **options}, f"task {name!r}")
+    for key, value in (("seed", seed), ("size", size)):
+        if value is None and inspect.signature(task).parameters[key].default is not None:
+            raise UserError(f"task {name!r} makes as many examples as are asked for: set {key} to a number.")
     return task(seed=seed, size=size, **options)
 
 
