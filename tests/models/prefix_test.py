@@ -74,9 +74,11 @@ def test_equals_in_float32_with_one_key_head_and_with_as_many_as_queries(kv_head
     assert_close(*(outputs(form, model, params, batch()) for form in (shared, plain)), 1e-5)
 
 
-@pytest.mark.parametrize("sizes", [{"data": 4}, {"fsdp": 2, "model": 2}])
-def test_on_a_mesh(sizes):
-    model, mesh = build(), sharding.make_mesh(sizes)
+@pytest.mark.parametrize(
+    ("sizes", "options"), [({"data": 4}, {}), ({"fsdp": 2, "model": 2}, {"scan_layers": True, "remat": "full"})]
+)
+def test_on_a_mesh(sizes, options):
+    model, mesh = build(**options), sharding.make_mesh(sizes)
     params = shaken(model)
     want = outputs(plain, model, params, batch())
     places = sharding.tree_shardings(params, model.partition(params), mesh)
