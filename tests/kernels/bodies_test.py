@@ -154,7 +154,8 @@ class TestEveryBody:
             magnitude = np.abs(want[name][np.isfinite(want[name])]).max(initial=1)
             np.testing.assert_allclose(out[name], want[name], rtol=0, atol=atol * magnitude, err_msg=name)
         assert (out["logp"] <= 0).all() and (out["entropy"] >= 0).all()
-        rtol = {"half": 4e-3, "offset": 3e-4 if kind == "product" else 3e-6}.get(case, 3e-6)
+        # A probability e^u errs by |u| times the rounding of a number: u reaches 60 where logits are that far apart.
+        rtol = {"half": 4e-3, "soft-capped": 8e-6}.get(case, 3e-4 if rounded else 3e-6)
         for path, got in jax.tree_util.tree_leaves_with_path(gradient):
             entry = functools.reduce(lambda tree, key: getattr(tree, key.name), path, want_gradient)
             assert distance(got, entry) <= rtol, jax.tree_util.keystr(path)
