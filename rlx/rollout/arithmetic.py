@@ -19,6 +19,8 @@ Number = Fraction | float
 _LITERAL = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3}(?![0-9.]))?|\.[0-9]+"
 _TOKEN = re.compile(rf"\s*(?:{_LITERAL}|sqrt|pi|\*\*|[-+*/^()])")
 
+_OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+
 
 class NotArithmetic(ValueError):
     """A text that is no arithmetic, or has no finite value, or goes beyond the bounds."""
@@ -45,6 +47,17 @@ def evaluate(text: str, *, implicit: bool = False) -> Number:
     if parser.next is not None:
         raise NotArithmetic(f"did not expect {parser.next!r} in {text!r}")
     return value
+
+
+def steps(text: str) -> list[str]:
+    """Returns the sums and products that lead to the value of a text, in their order, each of two numbers.
+
+    >>> steps("(12+7)*3-1")
+    ['12+7', '19*3', '57-1']
+    """
+    parser = _Parser(tokens(text), implicit=False)
+    parser.sum()
+    return parser.steps
 
 
 def tokens(text: str) -> list[str]:
@@ -80,6 +93,7 @@ class _Parser:
 
     def __init__(self, found: Sequence[str], implicit: bool):
         self.found, self.implicit, self.place, self.depth = found, implicit, 0, 0
+        self.steps: list[str] = []  # what has been worked out
 
     @property
     def next(self) -> str | None:
@@ -96,20 +110,23 @@ class _Parser:
     def sum(self) -> Number:
         value = self.product()
         while sign := self.take("+", "-"):
-            term = self.product()
-            value = _compute(operator.add if sign == "+" else operator.sub, value, term)
+            value = self.work_out(value, sign, self.product())
         return value
 
     def product(self) -> Number:
         value = self.signed()
         while True:
             if sign := self.take("*", "/"):
-                factor = self.signed()
-                value = _compute(operator.mul if sign == "*" else operator.truediv, value, factor)
+                value = self.work_out(value, sign, self.signed())
             elif self.implicit and self.next in ("(", "sqrt", "pi"):
-                value = _compute(operator.mul, value, self.power())
+                value = self.work_out(value, "*", self.power())
             else:
                 return value
+
+    def work_out(self, one: Number, sign: str, other: Number) -> Number:
+        """The value of two numbers with a sign between them."""
+        self.steps.append(f"{one}{sign}{other}")
+        return _compute(_OPERATIONS[sign], one, other)
 
     def signed(self) -> Number:
         negative = False

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rlx.errors import UserError
 from rlx.rollout import answers, tasks
-from rlx.rollout.arithmetic import NotArithmetic, evaluate
+from rlx.rollout.arithmetic import NotArithmetic, evaluate, steps
 from rlx.rollout.imports import by_name, check_options
 from rlx.rollout.tasks.example import Example
 from rlx.rollout.tasks.graphs import shortest_paths
@@ -114,22 +114,24 @@ class GraphWalk:
 class CalculatorState(NamedTuple):
     """What a calculator has been asked so far."""
 
-    problem: str
     calls: tuple[str, ...] = ()
 
 
 class Calculator:
     """Problems too large to guess, and a tool: ``calc: 12*7`` is answered by its value, ``answer: 84`` ends.
 
+    The tool takes so many operations in a call, mostly one, so that a problem needs several turns.
+
     Args:
         turns: actions, the answer included.
-        call_reward: of a call that has a value, such as 0.1; of as many calls as the problem has signs, at most.
+        operations: in a call, at most.
+        call_reward: of a call that has a value, such as 0.1; of as many calls as the problem needs, at most.
         malformed: of an action that is neither, or of a call without a value.
         largest_call: characters of a call.
         options: of ``tasks.sums.calculator``.
 
     >>> tool = Calculator()
-    >>> example = Example("(12+7)*3=", "57", {"problem": "(12+7)*3"})
+    >>> example = Example("(12+7)*3=", "57", {"calls": ["12+7", "19*3"]})
     >>> first = tool.step(example, tool.reset(example).state, "calc: 12+7")
     >>> first.observation, tool.step(example, first.state, "answer: 57").reward
     ('= 19\\n', 1.0)
@@ -141,18 +143,20 @@ class Calculator:
         self,
         turns: int = 4,
         *,
+        operations: int = 1,
         call_reward: float = 0.0,
         malformed: float = 0.0,
         largest_call: int = 40,
         options: Mapping[str, Any] | None = None,
     ):
-        self.turns, self.call_reward, self.malformed, self.largest_call = turns, call_reward, malformed, largest_call
+        self.turns, self.operations, self.largest_call = turns, operations, largest_call
+        self.call_reward, self.malformed = call_reward, malformed
         self.options = dict(options or {})
         check_options(tasks.calculator, self.options, "environment 'calculator'")
 
     def expert(self, example: Example) -> list[str]:
-        """The actions of a right episode: the whole problem in one call, then its value."""
-        return [f"calc: {example.info['problem']}\n", f"answer: {example.answer}\n"]
+        """The actions of a right episode: one operation after the other, then the value."""
+        return [*(f"calc: {call}\n" for call in example.info["calls"]), f"answer: {example.answer}\n"]
 
     def examples(self, seed: int, size: int, *, split: str = "train") -> list[Example]:
         """Expressions with two or three signs."""
@@ -160,7 +164,7 @@ class Calculator:
 
     def reset(self, example: Example) -> Turn:
         """Nothing has been asked."""
-        return Turn(CalculatorState(example.info["problem"]), "\n")
+        return Turn(CalculatorState(), "\n")
 
     def step(self, example: Example, state: Hashable, action: str) -> Turn:
         """Answers a call, or rewards an answer."""
@@ -172,11 +176,12 @@ class Calculator:
         if name.strip() != "calc" or len(argument) > self.largest_call:
             return Turn(state, "= ?\n", self.malformed)
         try:
-            value = str(evaluate(argument))
+            value = evaluate(argument)
+            if not 1 <= len(steps(argument)) <= self.operations:
+                raise NotArithmetic("another number of operations")
         except NotArithmetic:
             return Turn(state, "= ?\n", self.malformed)
-        signs = sum(state.problem.count(sign) for sign in "+-*/")
-        new = len(state.calls) < signs and argument.strip() not in state.calls
+        new = len(state.calls) < len(example.info["calls"]) and argument.strip() not in state.calls
         after = state._replace(calls=(*state.calls, argument.strip()))
         return Turn(after, f"= {value}\n", self.call_reward * new)
 

@@ -17,8 +17,8 @@ def to_arrays(episodes: Sequence[Sequence[Episode]], index: np.ndarray | None = 
     Returns:
         * ``tokens, valid, where [P, K, L + M]``: prompts left-padded, actions scored; ``candidate_where [P, K]``
         * ``index [P]``; ``rewards`` (sum of the steps), ``correct``, ``lengths [P, K]``
-        * of response tokens, ``[P, K, M]``: ``turn_ids`` (-1 where nothing is scored), ``token_rewards`` (that of a step
-          at its last token), and what the policy told of its tokens (see ``Action``), 0 where nothing is scored
+        * of response tokens, ``[P, K, M]``: ``turn_ids`` (-1 where nothing is scored), ``token_rewards`` (of a step, at
+          its last token), and what the policy told of its tokens (see ``Action``), 0 where nothing is scored
         * of steps, ``[P, K, S]``: ``state_ids`` (equal within an example where the states are; -1 for none),
           ``step_rewards``, ``step_ends`` (place in the response of the last token of the action; -1 for none),
           ``step_where``

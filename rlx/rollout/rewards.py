@@ -49,9 +49,12 @@ def overlong(lengths: np.ndarray, *, max_length: int, buffer_length: int) -> np.
     >>> overlong(np.array([70, 90, 200]), max_length=100, buffer_length=20)
     array([ 0. , -0.5, -1. ], dtype=float32)
     """
+    import jax.numpy as jnp
+
     from rlx.reward.shaping import dapo_overlong_penalty
 
-    return np.asarray(dapo_overlong_penalty(lengths, max_length=max_length, buffer_length=buffer_length), np.float32)
+    found = dapo_overlong_penalty(jnp.asarray(lengths), max_length=max_length, buffer_length=buffer_length)
+    return np.asarray(found, np.float32)
 
 
 def linear(lengths: np.ndarray, *, per_token: float = 1e-3) -> np.ndarray:

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from rlx.rollout import answers, latex
-from rlx.rollout.arithmetic import NotArithmetic, evaluate, literals
+from rlx.rollout.arithmetic import NotArithmetic, evaluate, literals, steps
 from rlx.rollout.numbers import number
 
 EQUAL = [
@@ -147,6 +147,8 @@ def test_the_last_statement_counts():
 def test_arithmetic_is_exact_and_bounded():
     assert evaluate("-2^2") == -4
     assert evaluate("2^3^2") == 512
+    assert steps("3-2*(1-6)") == ["1-6", "2*-5", "3--10"]
+    assert [evaluate(step) for step in steps("3-2*(1-6)")][-1] == 13
     assert evaluate("1/3 + 1/6") == Fraction(1, 2)
     assert evaluate("sqrt(9/4)") == Fraction(3, 2)
     assert literals("3*(12-.5)") == [3, 12, Fraction(1, 2)]

@@ -14,6 +14,7 @@ from rlx.rollout.environments import Calculator, GraphWalk, Turn
 from rlx.rollout.episode_arrays import to_arrays
 from rlx.rollout.episodes import Shape, demonstrations, play, sampled
 from rlx.rollout.tasks.example import Example
+from rlx.rollout.tool_rewards import match_calls, rematch
 
 TOKENIZER = ByteTokenizer()
 DIAMOND = Example(
@@ -21,7 +22,7 @@ DIAMOND = Example(
     "abde",
     {"edges": {"a": "bc", "b": "d", "c": "d", "d": "e", "e": ""}, "source": "a", "target": "e"},
 )
-SUM = Example("(12+7)*3=", "57", {"problem": "(12+7)*3"})
+SUM = Example("(12+7)*3=", "57", {"calls": ["12+7", "19*3"]})
 
 
 def scripted(scripts: list[list[str]]):
@@ -53,10 +54,31 @@ def test_the_calculator_answers_calls():
     assert (turn.observation, turn.reward, turn.done) == ("= 19\n", 0.1, False)
     assert tool.step(SUM, turn.state, "calc: 12+7").reward == 0  # the same once more
     assert tool.step(SUM, turn.state, "calc: 7/2").observation == "= 7/2\n"
-    for action in ("calc: 1/0", "calc: __import__('os')", "hello", "calc: " + "9" * 50, "calc: 9^9^9^9", ""):
+    for action in (
+        "calc: 1/0",
+        "calc: __import__('os')",
+        "hello",
+        "calc: " + "9" * 50,
+        "calc: 9^9^9^9",
+        "calc: 1+2+3",
+        "calc: 5",
+        "",
+    ):
         assert tool.step(SUM, state, action)[1:] == ("= ?\n", -0.2, False, False)
     assert tool.step(SUM, state, "answer: 57.0\n")[2:] == (1.0, True, True)
     assert tool.step(SUM, state, "answer: 19*3")[2:] == (0.0, True, False)  # still to be worked out
+
+
+def test_calls_are_matched_with_those_of_a_known_way():
+    shape = Shape(prompt=16, action=16, observation=8, turns=4)
+    scripts = [["calc: 12+7\n", "calc: 19*3\n", "answer: 57\n"], ["calc: 19 * 3\n", "calc: 1+1\n", "answer: 5\n"]]
+    episodes = play(Calculator(), [SUM], scripted(scripts), group=2, shape=shape, tokenizer=TOKENIZER)
+    rematch(episodes)
+    arrays = to_arrays(episodes)
+    # names of the arguments agree, their values do not: (1 + 1 + 0) / (2 + 2)
+    np.testing.assert_allclose(arrays["step_rewards"], [[[1, 1, 1, 0], [1, 0.5, 0, 0]]])
+    np.testing.assert_array_equal(arrays["correct"], [[True, False]])
+    assert match_calls(episodes[0][1], matching="greedy") == [1, 0.5, 0]
 
 
 def test_episodes_become_arrays():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlx.errors import UserError
-from rlx.rollout.arithmetic import evaluate
+from rlx.rollout.arithmetic import evaluate, steps
 from rlx.rollout.tasks.example import Example, check_split, draw, is_held_out
 
 _SIGNS = "+-*"
@@ -86,17 +86,18 @@ def countdown(
 def calculator(
     seed: int, size: int, *, split: str = "train", held_out: float = 0.1, counts: Sequence[int] = (3, 4), largest=99
 ) -> list[Example]:
-    """Products and sums too large to guess, for the environment of the same name.
+    """Products and sums too large to guess, for the environment of the same name; ``info`` has the ``calls`` of a way.
 
-    >>> calculator(0, 1)
-    [Example(prompt='64+52+28+32=', answer='176', info={'problem': '64+52+28+32'})]
+    >>> calculator(0, 1)[0]
+    Example(prompt='64+52+28+32=', answer='176',
+            info={'problem': '64+52+28+32', 'calls': ['64+52', '116+28', '144+32']})
     """
 
     def make(generator: np.random.Generator) -> Example:
         numbers = generator.integers(2, largest + 1, int(generator.choice(list(counts)))).tolist()
         signs = generator.choice(list(_SIGNS), len(numbers) - 1).tolist()
         problem = _expression(numbers, signs, int(generator.integers(2)))
-        return Example(f"{problem}=", str(evaluate(problem)), {"problem": problem})
+        return Example(f"{problem}=", str(evaluate(problem)), {"problem": problem, "calls": steps(problem)})
 
     return draw(make, seed, size, split=split, held_out=held_out)
 
