@@ -6,9 +6,10 @@ r"""What a shared prompt and packed rows save: prints a JSON line per case with 
 
 Loss and gradient of the response's log-probability, the model of the workload, 64 response tokens. ``flops`` and
 ``memory`` (temporaries) are ratios of what the compiler says of the two programs, ``cpu`` of median processor seconds,
-the programs taking turns; ``tokens`` of the places that go through the layers. Below 1 the plain form costs more.
-``logprob_apart`` is the largest difference of a token's log-probability, ``gradient_apart`` that of a gradient relative
-to the largest gradient of its array.
+the programs taking turns; ``tokens`` of the places that go through the layers. Below 1 the plain form costs more. The
+compiler counts a loop once, so of more than 256 response tokens one chunk of the vocabulary product, which is the same
+in both forms, is in ``flops``: the layers are what it speaks of. ``logprob_apart`` is the largest difference of a
+token's log-probability, ``gradient_apart`` that of a gradient relative to the largest gradient of its array.
 The last lines compare packed rows with padded ones: prompts and responses of uneven length, ``real`` the share of
 tokens among the padded places.
 """
