@@ -25,11 +25,13 @@ class Decode(NamedTuple):
 
     ``prefill(params, tokens [N, P], valid [N, P], capacity)`` -> ``(cache, hidden [N, D], unembedding [D, V])`` of
     the last position; the cache has room for ``capacity`` tokens. ``step(params, cache, token [N])`` appends one
-    token and returns the same triple.
+    token and returns the same triple. ``fork(cache, group)``, of a cache that no step has extended, gives the cache of
+    ``group`` continuations of every row, prompt by prompt (None: the prompt is evaluated for each of them).
     """
 
     prefill: Callable[..., tuple[Any, jax.Array, jax.Array]]
     step: Callable[..., tuple[Any, jax.Array, jax.Array]]
+    fork: Callable[[Any, int], Any] | None = None
 
 
 class SharedPolicy(Protocol):

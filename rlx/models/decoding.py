@@ -1,7 +1,12 @@
-"""Incremental evaluation of the transformer: keys and values of the past are kept, heads first, ``[L, B, G, S, d]``."""
+"""Incremental evaluation of the transformer: keys and values of the past are kept, heads first, ``[B, G, S, d]``.
+
+The prompt's keys and values stand apart from those of the tokens that follow, so that a group of continuations reads
+one copy of its prompt.
+"""
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,15 +15,27 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlx.models.layers import causal_mask
+from rlx.models.layers import causal_mask, score_bias, wide
 
 
 class Cache(NamedTuple):
-    """Keys and values ``[L, B, G, S, d]``, real tokens ``[B, S]``, slots used, real tokens seen ``[B]``."""
+    """What P prompts and ``N = P * K`` continuations, prompt by prompt, have left in every layer.
 
-    keys: jax.Array
-    values: jax.Array
-    valid: jax.Array
+    Attributes:
+        prompt_keys: of each layer ``[P, G, L, d]``.
+        prompt_values: of each layer ``[P, G, L, d]``.
+        prompt_valid: bool ``[P, L]``.
+        keys: of each layer ``[N, G, M, d]``, those of the continuations.
+        values: of each layer ``[N, G, M, d]``.
+        length: of the M slots, how many are used.
+        seen: real tokens so far, ``[N]``.
+    """
+
+    prompt_keys: tuple[jax.Array, ...]
+    prompt_values: tuple[jax.Array, ...]
+    prompt_valid: jax.Array
+    keys: tuple[jax.Array, ...]
+    values: tuple[jax.Array, ...]
     length: jax.Array
     seen: jax.Array
 
@@ -38,31 +55,67 @@ def prefill(module: Callable, params, tokens: jax.Array, valid: jax.Array | None
     mask, positions = causal_mask(tokens.shape, valid)
     rope, x = model.rope(positions), model.embed(tokens)
     keys, values = [], []
-    room = ((0, 0), (0, 0), (0, capacity - tokens.shape[1]), (0, 0))
     for block in _blocks(model):
         x, k, v = block.keep(x, rope, mask, tokens.shape)
-        keys.append(jnp.pad(k, room))
-        values.append(jnp.pad(v, room))
-    slots = jnp.pad(valid, ((0, 0), (0, capacity - tokens.shape[1])))
-    length = jnp.asarray(tokens.shape[1])
-    cache = Cache(jnp.stack(keys), jnp.stack(values), slots, length, valid.sum(-1))
+        keys.append(k)
+        values.append(v)
+    room = _room(keys, 1, capacity - tokens.shape[1])
+    cache = Cache(tuple(keys), tuple(values), valid, room, room, jnp.zeros((), jnp.int32), valid.sum(-1))
     last = x.reshape(*tokens.shape, -1)[:, -1]
     return cache, model.final_norm(last), model.output_matrix()
+
+
+def _room(keys, group: int, slots: int) -> tuple[jax.Array, ...]:
+    rows = (len(keys[0]) * group, keys[0].shape[1], slots, keys[0].shape[3])
+    return tuple(jnp.zeros(rows, k.dtype) for k in keys)
+
+
+def fork(cache: Cache, group: int) -> Cache:
+    """The cache of ``group`` continuations of every prompt; see ``rlx.models.Decode``."""
+    room = _room(cache.prompt_keys, group, cache.keys[0].shape[2])
+    return cache._replace(keys=room, values=room, seen=jnp.repeat(cache.seen, group))
 
 
 def step(module: Callable, params, cache: Cache, token: jax.Array):
     """Appends one token to every row; see ``rlx.models.Decode``."""
     model = module(params)
-    rows = (token.shape[0], 1)
     rope, x = model.rope(cache.seen[:, None]), model.embed(token)
-    valid = cache.valid.at[:, cache.length].set(True)
-    keys, values = cache.keys, cache.values
+    used = jnp.arange(cache.keys[0].shape[2]) <= cache.length
+    keys, values = list(cache.keys), list(cache.values)
     for i, block in enumerate(_blocks(model)):
-        q, k, v = block.attention.project(block.attention_norm(x), rope, rows)
-        start = (i, 0, 0, cache.length, 0)
-        keys = jax.lax.dynamic_update_slice(keys, k[None], start)
-        values = jax.lax.dynamic_update_slice(values, v[None], start)
-        x = x + block.attention.mix(q, keys[i], values[i], valid[:, None])
+        q, k, v = block.attention.project(block.attention_norm(x), rope, (len(token), 1))
+        keys[i] = jax.lax.dynamic_update_slice(keys[i], k, (0, 0, cache.length, 0))
+        values[i] = jax.lax.dynamic_update_slice(values[i], v, (0, 0, cache.length, 0))
+        prompt = cache.prompt_keys[i], cache.prompt_values[i], cache.prompt_valid
+        x = x + block.attention.mix(q, keys[i], values[i], functools.partial(_attend, prompt=prompt, used=used))
         x = x + block.mlp(block.mlp_norm(x))
-    cache = Cache(keys, values, valid, cache.length + 1, cache.seen + 1)
+    cache = cache._replace(keys=tuple(keys), values=tuple(values), length=cache.length + 1, seen=cache.seen + 1)
     return cache, model.final_norm(x), model.output_matrix()
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, *, prompt: tuple, used: jax.Array) -> jax.Array:
+    """One query of each continuation, ``[N, H, 1, d]``, meets its prompt and its own past under one softmax.
+
+    The queries of a group and of a key head are the rows of one product with the prompt's keys.
+    """
+    rows, heads, _, d = q.shape
+    far_k, far_v, seen = prompt
+    count, groups = far_k.shape[:2]
+    group, share, kind = rows // count, heads // groups, wide(q.dtype)
+    product = functools.partial(jnp.einsum, preferred_element_type=kind)
+    q = q.reshape(rows, groups, share, d)
+
+    def of_prompt(x):  # [N, G, share, X] -> [P, G, K * share, X]
+        return x.reshape(count, group, groups, share, -1).swapaxes(1, 2).reshape(count, groups, group * share, -1)
+
+    def of_rows(x):
+        return x.reshape(count, groups, group, share, -1).swapaxes(1, 2).reshape(rows, groups, share, -1)
+
+    far = product("pgqd,pgsd->pgqs", of_prompt(q), far_k) + score_bias(seen, kind)[:, None, None]
+    near = product("ngqd,ngsd->ngqs", q, k) + score_bias(used, kind)
+    top = jnp.maximum(of_rows(far.max(-1, keepdims=True)), near.max(-1, keepdims=True))
+    far, near = jnp.exp(far - of_prompt(top)), jnp.exp(near - top)
+    total = of_rows(far.sum(-1, keepdims=True)) + near.sum(-1, keepdims=True)
+    far, near = far.astype(v.dtype), near.astype(v.dtype)
+    out = of_rows(product("pgqs,pgsd->pgqd", far, far_v)) + product("ngqs,ngsd->ngqd", near, v)
+    return (out / total).astype(v.dtype).reshape(rows, heads, 1, d)

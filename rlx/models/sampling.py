@@ -1,16 +1,17 @@
-"""Draws continuations from a policy: one jitted loop of static shapes, a cache of keys and values, early exit."""
+"""Draws continuations from a policy: one loop of static shapes, a cache of keys and values, early exit."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rlx.models.base import Decode, Model, Params
 
-BLOCK = 128  # of the vocabulary; the inverse of the distribution is looked up in two levels
+LANES = 128  # every LANES-th token is of one lane; the inverse of the distribution looks for the lane first
 
 
 def sample(
@@ -42,54 +43,128 @@ def sample(
     """
     if prompt_valid is None:
         prompt_valid = jnp.ones(prompt_tokens.shape, bool)
-    decode = model.decode or _whole_sequence(model.apply)
     scale = jnp.asarray(temperature or 1.0, jnp.float32)
     prompt = (jnp.asarray(prompt_tokens), jnp.asarray(prompt_valid))
     greedy = isinstance(temperature, (int, float)) and temperature == 0
-    return _loop(decode, max_new_tokens, greedy, eos_id, params, *prompt, scale, key)
+    return _sample(decoder(model), max_new_tokens, greedy, eos_id, params, *prompt, scale, key)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _loop(decode: Decode, size: int, greedy: bool, eos_id: int | None, params, tokens, valid, temperature, key):
-    rows, prompt = tokens.shape
-    uniform = jax.random.uniform(key, (size, rows))
+def _sample(decode: Decode, size: int, greedy: bool, eos_id: int | None, params, tokens, valid, temperature, key):
+    uniform = jax.random.uniform(key, (size, len(tokens)))
+
+    def choose(i, logits):
+        token = jnp.argmax(logits, -1) if greedy else draw(logits / temperature, uniform[i])
+        return token, (chosen(logits, token) - jax.nn.logsumexp(logits, -1),)
+
+    def ended(i, drawn):
+        return jnp.zeros(drawn.shape[1], bool) if eos_id is None else drawn[i] == eos_id
+
+    fill = 0 if eos_id is None else eos_id
+    found = continuations(decode, params, tokens, valid, size=size, choose=choose, ended=ended, fill=fill)
+    return found.tokens, found.statistics[0]
+
+
+class Continuations(NamedTuple):
+    """What :func:`continuations` draws, N rows of at most M tokens."""
+
+    tokens: jax.Array
+    """``[N, M]``, ``fill`` after the end."""
+    lengths: jax.Array
+    """int32 ``[N]``, tokens drawn, the one that ended the row included."""
+    finished: jax.Array
+    """bool ``[N]``, False where M tokens were drawn without an end."""
+    statistics: tuple[jax.Array, ...]
+    """What ``choose`` says of the tokens, ``[N, M]`` each, 0 after the end."""
+
+
+def continuations(
+    decode: Decode,
+    params: Params,
+    tokens: jax.Array,
+    valid: jax.Array,
+    *,
+    size: int,
+    choose: Callable[[jax.Array, jax.Array], tuple[jax.Array, tuple[jax.Array, ...]]],
+    ended: Callable[[jax.Array, jax.Array], jax.Array],
+    group: int = 1,
+    fill: int = 0,
+) -> Continuations:
+    """The loop of every sampler: continues each prompt ``group`` times, until all rows have ended.
+
+    Args:
+        decode: of the model (:func:`decoder`); the prompt is evaluated once for its group if it has ``fork``.
+        params: of the model.
+        tokens: int32 ``[P, L]``, padded on the left.
+        valid: bool ``[P, L]``.
+        size: M, tokens at most.
+        choose: ``(i, logits [N, V]) -> (token [N], statistics [N] each)`` of step i; row ``p * group + k`` continues
+            prompt p.
+        ended: ``(i, drawn [M, N]) -> [N]``, whether the token of step i, the last one that is set, ends its row.
+        group: K, continuations of each prompt; N = P K.
+        fill: what stands after the end.
+    """
+    if decode.fork is None:
+        tokens, valid = (jnp.repeat(x, group, 0) for x in (tokens, valid))
+    cache, hidden, unembedding = decode.prefill(params, tokens, valid, tokens.shape[1] + size)
+    if decode.fork is not None and group > 1:
+        cache, hidden = decode.fork(cache, group), jnp.repeat(hidden, group, 0)
+
+    def logits_of(hidden):
+        return jnp.dot(hidden, unembedding, preferred_element_type=jnp.float32).astype(jnp.float32)
 
     def body(carry):
-        i, cache, hidden, unembedding, done, out, logprobs = carry
-        logits = jnp.dot(hidden, unembedding, preferred_element_type=jnp.float32).astype(jnp.float32)
-        token = jnp.argmax(logits, -1) if greedy else draw(logits / temperature, uniform[i])
-        token = token.astype(out.dtype)
-        chosen = jnp.take_along_axis(logits, token[:, None], 1)[:, 0]
-        logprob = jnp.where(done, 0, chosen - jax.nn.logsumexp(logits, -1))
-        if eos_id is not None:
-            token = jnp.where(done, eos_id, token)
-            done = done | (token == eos_id)
-        cache, hidden, unembedding = decode.step(params, cache, token)
-        return i + 1, cache, hidden, unembedding, done, out.at[:, i].set(token), logprobs.at[:, i].set(logprob)
+        i, cache, hidden, done, lengths, drawn, kept = carry
+        token, statistics = choose(i, logits_of(hidden))
+        token = jnp.where(done, fill, token).astype(drawn.dtype)
+        kept = tuple(old.at[i].set(jnp.where(done, 0, new)) for old, new in zip(kept, statistics, strict=True))
+        drawn, lengths = drawn.at[i].set(token), lengths + ~done
+        done = done | ended(i, drawn)
+        cache, hidden, _ = decode.step(params, cache, token)
+        return i + 1, cache, hidden, done, lengths, drawn, kept
 
-    cache, hidden, unembedding = decode.prefill(params, tokens, valid, prompt + size)
-    fill = 0 if eos_id is None else eos_id
-    blank = jnp.full((rows, size), fill, tokens.dtype), jnp.zeros((rows, size), jnp.float32)
-    start = (jnp.zeros((), jnp.int32), cache, hidden, unembedding, jnp.zeros(rows, bool), *blank)
-    end = jax.lax.while_loop(lambda carry: (carry[0] < size) & ~carry[4].all(), body, start)
-    return end[5], end[6]
+    rows, start = len(hidden), jnp.zeros((), jnp.int32)
+    kept = jax.eval_shape(lambda hidden: choose(start, logits_of(hidden))[1], hidden)
+    blank = jnp.full((size, rows), fill, tokens.dtype), tuple(jnp.zeros((size, *x.shape), x.dtype) for x in kept)
+    carry = (start, cache, hidden, jnp.zeros(rows, bool), jnp.zeros(rows, jnp.int32), *blank)
+    *_, done, lengths, drawn, kept = jax.lax.while_loop(lambda carry: (carry[0] < size) & ~carry[3].all(), body, carry)
+    return Continuations(drawn.T, lengths, done, tuple(x.T for x in kept))
+
+
+def chosen(logits: jax.Array, token: jax.Array) -> jax.Array:
+    """The entries ``[N]`` of ``logits [N, V]`` at ``token [N]``."""
+    return jnp.take_along_axis(logits, token[:, None], 1)[:, 0]
 
 
 def draw(logits: jax.Array, uniform: jax.Array) -> jax.Array:
     """Indices with probability ``softmax(logits [N, V])``, one uniform number in [0, 1) for each row.
 
-    The cumulative distribution is inverted in two levels, blocks first: no sort, no random number for each token.
+    The cumulative distribution is inverted in two levels, lanes first: no sort, no random number for each token. The
+    order in which it accumulates is that of the lanes, not of the tokens.
 
     >>> print(draw(jnp.log(jnp.array([[0.25, 0.0, 0.75]] * 3)), jnp.array([0.1, 0.3, 0.9])))
     [0 2 2]
     """
-    rows, vocab = logits.shape
-    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-    weights = jnp.pad(weights, ((0, 0), (0, -vocab % BLOCK))).reshape(rows, -1, BLOCK)
-    sums = jnp.cumsum(weights.sum(-1), -1)
-    block, rest = _first_above(sums, uniform * sums[:, -1])
-    inside = jnp.cumsum(jnp.take_along_axis(weights, block[:, None, None], 1)[:, 0], -1)
-    return block * BLOCK + _first_above(inside, rest)[0]
+    return invert(jnp.exp(logits - logits.max(-1, keepdims=True)), uniform)
+
+
+def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
+    """As :func:`draw`, with probabilities in proportion to ``weights [N, V]``.
+
+    >>> print(invert(jnp.array([[1.0, 0.0, 3.0]] * 2), jnp.array([0.1, 0.3])))
+    [0 2]
+    """
+    vocab, weights = weights.shape[1], in_lanes(weights)
+    sums = jnp.cumsum(weights.sum(1), -1)
+    lane, rest = _first_above(sums, uniform * sums[:, -1])
+    inside = jnp.cumsum(jnp.take_along_axis(weights, lane[:, None, None], 2)[..., 0], -1)
+    return jnp.minimum(_first_above(inside, rest)[0] * LANES + lane, vocab - 1)
+
+
+def in_lanes(weights: jax.Array) -> jax.Array:
+    """``[N, V] -> [N, V / LANES, LANES]``, zeros after the end: sums over the middle axis are vector instructions."""
+    rows, vocab = weights.shape
+    return jnp.pad(weights, ((0, 0), (0, -vocab % LANES))).reshape(rows, -1, LANES)
 
 
 def _first_above(cumulative: jax.Array, level: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -101,6 +176,11 @@ def _first_above(cumulative: jax.Array, level: jax.Array) -> tuple[jax.Array, ja
     index = jnp.argmax(cumulative > level[:, None], -1)
     before = jnp.where(index > 0, jnp.take_along_axis(cumulative, jnp.maximum(index - 1, 0)[:, None], 1)[:, 0], 0)
     return index, jnp.maximum(level - before, 0)
+
+
+def decoder(model: Model) -> Decode:
+    """The cached path of a model, or one that evaluates the whole sequence for each token."""
+    return model.decode or _whole_sequence(model.apply)
 
 
 @functools.cache
@@ -119,4 +199,8 @@ def _whole_sequence(apply: Any) -> Decode:
         tokens, valid, length = cache
         return hidden_at(params, tokens.at[:, length].set(token), valid.at[:, length].set(True), length + 1)
 
-    return Decode(prefill, step)
+    def fork(cache, group):
+        tokens, valid, length = cache
+        return jnp.repeat(tokens, group, 0), jnp.repeat(valid, group, 0), length
+
+    return Decode(prefill, step, fork)

@@ -172,7 +172,9 @@ def build(config: Config) -> Model:
         head=head if config.head == "scalar" else None,
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
-        decode=Decode(functools.partial(decoding.prefill, module), functools.partial(decoding.step, module)),
+        decode=Decode(
+            functools.partial(decoding.prefill, module), functools.partial(decoding.step, module), decoding.fork
+        ),
         shared=functools.partial(prefix.apply, module),
         packed=functools.partial(packing.apply, module),
     )
