@@ -122,6 +122,24 @@ def test_axes_of_size_one(sizes):
         assert_close(got, want.reshape(*tokens.shape, -1)[:, :, length - 1 :], 1e-10)
 
 
+def test_responses_do_not_see_each_other():
+    model, given = build(num_layers=1), batch()
+    form = jax.jit(functools.partial(shared, model))
+    other = given["tokens"].copy()
+    other[:, 1, L:] = (other[:, 1, L:] + 1) % 19
+    before, after = (np.asarray(form(shaken(model), tokens, given["valid"])[0]) for tokens in (given["tokens"], other))
+    np.testing.assert_array_equal(before[:, [0, 2]], after[:, [0, 2]])
+    assert (before[:, 1, 1] != after[:, 1, 1]).any(-1).all()
+
+
+def test_half_precision():
+    model, given = build(dtype="bfloat16", num_layers=1), batch()
+    got, want = (outputs(form, model, shaken(model), given) for form in (shared, plain))
+    assert got["hidden"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(got["loss"], want["loss"], rtol=0.01)
+    np.testing.assert_allclose(*(np.asarray(x["hidden"], np.float32) for x in (got, want)), atol=0.05)
+
+
 def test_rows_of_padding_have_finite_gradients():
     model, given = build(num_layers=1), batch()
     params = jax.device_put(shaken(model))
