@@ -35,13 +35,14 @@ class Stage(NamedTuple):
     """One stage: what it minimises, on what.
 
     Attributes:
-      name: sft, reward or preference.
+      name: sft, reward, preference or rl.
       settings: its block.
       method: its loss.
       optimizer: moves the parameters.
       data: the block ``data`` with the stage's own keys.
       kind: of data.
       rules: of the policies beside the trained one that the method reads.
+      rollout: how the stage ``rl`` draws responses; None for the others.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stage(NamedTuple):
     data: dict[str, Any]
     kind: str
     rules: dict[str, Rule]
+    rollout: settings_module.RolloutSettings | None = None
 
     @property
     def mismatched(self) -> bool:
@@ -114,9 +116,11 @@ def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, 
 def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     block = settings.stage(name)
     method = build("sft" if name == "sft" else settings.method or "")
-    optimizer = optimizers.build(block.optimizer, block.steps, f"config.{name}.optimizer")
+    rollout = _rollout(settings, method) if name == "rl" else None
+    updates = block.steps * (rollout.updates if rollout else 1)
+    optimizer = optimizers.build(block.optimizer, updates, f"config.{name}.optimizer")
     check_split(method, block.micro_batches)
-    parts = block.micro_batches * batch_shards(mesh)
+    parts = block.micro_batches * batch_shards(mesh) * (rollout.minibatches if rollout else 1)
     if block.batch_size % parts:
         raise UserError(
             f"config.{name}.batch_size={block.batch_size} must be a multiple of micro_batches x mesh.data x mesh.fsdp "
@@ -124,9 +128,43 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
         )
     if model.head is None and method.needs[0] in BY_HEAD:
         raise UserError(f"{method.name} reads a scalar head, which the model lacks: set config.model.head='scalar'.")
-    kind = _kind(block, method)
+    kind = "prompts" if rollout else _kind(block, method)
     rules = policies.check({} if name == "sft" else settings.policies, method)
-    return Stage(name, block, method, optimizer, _data(settings.data, block, kind), kind, rules)
+    data = _data(_with_task(settings), block, kind)
+    return Stage(name, block, method, optimizer, data, kind, rules, rollout)
+
+
+def _rollout(settings: Settings, method: Method) -> settings_module.RolloutSettings:
+    """The block ``rollout``, with what it names found."""
+    from rlx import stages
+    from rlx.rollout.verifiers import Scorer
+
+    found = settings_module.rollout(settings)
+    Scorer(found.verifier_of(settings.task))
+    stages.parts_of("advantage", found.advantage)
+    if "logprobs" not in method.needs:
+        raise UserError(f"{method.name} reads no token log-probabilities: it is no method of the stage 'rl'.")
+    return found
+
+
+def _with_task(settings: Settings) -> dict[str, Any]:
+    """The block ``data``, with the examples of the task for records where the config names one."""
+    if not settings.task:
+        return dict(settings.data)
+    from rlx.rollout import tasks
+
+    taken = [key for key in ("source", "path", "records") if key in settings.data]
+    if taken:
+        raise UserError(f"config.task makes the data: remove config.data.{taken[0]}.")
+    return {**settings.data, "source": "memory", "records": tasks.records(examples(settings.task))}
+
+
+def examples(task: Mapping[str, Any]) -> list[Any]:
+    """The examples of the block ``task``: ``name``, ``seed`` (0), ``size`` (all) and options of the task itself."""
+    from rlx.rollout import tasks
+
+    own = {key: value for key, value in task.items() if key not in ("seed", "size")}
+    return tasks.make(own, seed=task.get("seed", 0), size=task.get("size"))
 
 
 def _kind(block: StageSettings, method: Method) -> str:

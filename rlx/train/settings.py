@@ -8,7 +8,7 @@ from typing import Any
 
 from rlx.errors import UserError, close_matches
 
-STAGES = ("sft", "reward", "preference")
+STAGES = ("sft", "reward", "preference", "rl")
 """The stages in the order in which they may run."""
 REFERENCES = ("auto", "cached", "on_the_fly")
 
@@ -27,6 +27,7 @@ class StageSettings:
       log_every: steps that a row of training metrics is the mean of.
       data: keys that take the place of those in the block ``data``, for this stage.
       kind: ``pairs``, ``lists``, ``unpaired`` or ``sft``; ``auto`` follows from the method.
+      rollout: of the stage ``rl`` (:class:`RolloutSettings`), whose steps are batches of prompts.
     """
 
     steps: int
@@ -38,6 +39,46 @@ class StageSettings:
     log_every: int = 10
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kind: str = "auto"
+    rollout: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings:
+    """How the stage ``rl`` draws responses and learns from them: its block ``rollout``.
+
+    Attributes:
+      max_new_tokens: bound on the length of a response.
+      group: responses to a prompt.
+      temperature: that they are drawn at.
+      top_k, top_p, min_p: what is left of the distribution; None: all.
+      epochs: passes over the responses.
+      minibatches: updates of a pass, each on its part of the prompts.
+      advantage: estimator for methods that read ``advantages``; recipes bring their own.
+      verifier: what rewards a response, by name or as ``module:function``; None: that of the task, or ``exact``.
+    """
+
+    max_new_tokens: int
+    group: int = 8
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    epochs: int = 1
+    minibatches: int = 1
+    advantage: str = "grpo"
+    verifier: str | None = None
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps of a batch of prompts."""
+        return self.epochs * self.minibatches
+
+    def verifier_of(self, task: Mapping[str, Any]) -> str:
+        """The verifier, that of a task where the config names none."""
+        from rlx.rollout.verifiers import VERIFIERS
+
+        own = task.get("name", "exact")
+        return self.verifier or (own if own in VERIFIERS else "exact")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +90,8 @@ class Settings:
       model: see :func:`rlx.models.build`; ``vocab_size`` is the tokenizer's unless given.
       tokenizer: see :func:`rlx.data.tokenizers.build`.
       data: see :func:`rlx.data.pipeline.load`.
-      method: see :func:`rlx.build.build`; of the stage ``reward`` or ``preference``.
+      method: see :func:`rlx.build.build`; of the stage ``reward``, ``preference`` or ``rl``.
+      task: ``name`` and options of a task (:mod:`rlx.rollout.tasks`): its examples are the data, in the place of files.
       seed: of parameters, data order, split and random numbers.
       mesh: see :func:`rlx.train.sharding.make_mesh`.
       reference: ``cached`` computes the reference log-probabilities once, ``on_the_fly`` in every step, and ``auto``
@@ -58,7 +100,7 @@ class Settings:
       keep: checkpoints that are kept.
       loggers: beside ``metrics.jsonl``: ``tensorboard``, ``wandb``.
       on_nan: ``stop`` or ``continue`` when the loss or the gradient is not finite.
-      sft, reward, preference: the stages.
+      sft, reward, preference, rl: the stages.
     """
 
     stages: tuple[str, ...]
@@ -76,6 +118,8 @@ class Settings:
     sft: StageSettings | None = None
     reward: StageSettings | None = None
     preference: StageSettings | None = None
+    rl: StageSettings | None = None
+    task: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def stage(self, name: str) -> StageSettings:
         """The block of a stage that runs."""
@@ -107,10 +151,11 @@ def _stage_names(stages: Any) -> tuple[str, ...]:
         _choice("stages", name, STAGES)
     if not names or list(names) != sorted(set(names), key=STAGES.index):
         raise UserError(f"config.stages must name stages in the order {', '.join(STAGES)}, not {names}.")
-    if "reward" in names and "preference" in names:
+    after = [name for name in names if name != "sft"]
+    if len(after) > 1:
         raise UserError(
-            "config.stages: the stage 'reward' trains a reward model, not a policy that 'preference' could start from. "
-            "Run them from two configs."
+            f"config.stages: {after[0]!r} and {after[1]!r} have a method each, and a config has one. Run them from two "
+            "configs."
         )
     return names
 
@@ -146,6 +191,10 @@ def _check_use(settings: Settings, name: str) -> None:
         low = {"steps": 0, "batch_size": 1, "micro_batches": 1, "eval_every": 0, "checkpoint_every": 0, "log_every": 1}
         _integers(f"config.{name}", block, low)
         _choice(f"{name}.kind", block.kind, ("auto", "pairs", "lists", "unpaired", "sft"))
+    if block is not None and name == "rl":
+        rollout(settings)
+    elif block is not None and block.rollout:
+        raise UserError(f"config.{name}.rollout is not used: only the stage 'rl' draws responses.")
 
 
 def _check_method(settings: Settings) -> None:
@@ -154,6 +203,18 @@ def _check_method(settings: Settings) -> None:
         raise UserError(f"config has no block 'method', which names the loss of the stage {settings.stages[-1]!r}.")
     if not wanted and settings.method is not None:
         raise UserError("config.method is not used: the stage 'sft' has the loss 'sft'. Remove it, or add a stage.")
+
+
+def rollout(settings: Settings) -> RolloutSettings:
+    """The block ``rollout`` of the stage ``rl``, checked."""
+    assert settings.rl is not None  # the caller runs it
+    found = _block(RolloutSettings, settings.rl.rollout, "rl.rollout")
+    _integers("config.rl.rollout", found, {"max_new_tokens": 1, "group": 1, "epochs": 1, "minibatches": 1})
+    if settings.rl.batch_size % found.minibatches:
+        raise UserError(
+            f"config.rl.batch_size={settings.rl.batch_size} does not divide into {found.minibatches} minibatches."
+        )
+    return found
 
 
 def _choice(name: str, value: str, options: tuple[str, ...]) -> None:

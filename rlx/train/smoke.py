@@ -18,7 +18,7 @@ def shrink(config: ConfigDict, arg: str | None) -> ConfigDict:
     """The last line of a ``get_config(arg)``: the config itself, or its smoke version.
 
     The smoke version keeps stages, method and optimisers, and takes three steps each of a tiny model: on the first rows
-    of data that the config makes itself, on :func:`~rlx.data.letters.letter_pairs` in the place of files.
+    that the config makes itself or of its task, on :func:`~rlx.data.letters.letter_pairs` in the place of files.
 
     Args:
       config: the config in its real size.
@@ -33,9 +33,23 @@ def shrink(config: ConfigDict, arg: str | None) -> ConfigDict:
         raise UserError(f"unknown config argument {arg!r}.{close_matches(arg, ['smoke'])} Known: smoke.")
     small: dict[str, Any] = config.to_dict()
     small["model"].update({key: value for key, value in MODEL.items() if key in small["model"]})
-    data = small["data"]
+    if small.get("task"):
+        small["task"] |= {"size": 24}
+        small["data"] |= {"eval_fraction": 0.25}
+    else:
+        small["data"] = _small_data(small["data"])
+    for stage in (small[name] for name in STAGES if name in small):
+        stage.update({"steps": 3, "batch_size": 4, "log_every": 1, "eval_every": 2, "checkpoint_every": 2})
+        if "warmup_steps" in stage["optimizer"]:
+            stage["optimizer"]["warmup_steps"] = min(stage["optimizer"]["warmup_steps"], 1)
+        if "rollout" in stage:
+            stage["rollout"] |= {"group": 4}
+    return ConfigDict(small)
+
+
+def _small_data(data: dict[str, Any]) -> dict[str, Any]:
     own = {key: data[key] for key in ("format", "arrays", "unpaired") if data.get("source") == "memory" and key in data}
-    small["data"] = own | {
+    return own | {
         "source": "memory",
         "records": data["records"][:24] if data.get("source") == "memory" else letter_pairs(24, seed=0),
         "max_prompt_length": PROMPT,
@@ -43,8 +57,3 @@ def shrink(config: ConfigDict, arg: str | None) -> ConfigDict:
         "eval_fraction": 0.25,
         "flip_rate": data.get("flip_rate", 0.0),
     }
-    for stage in (small[name] for name in STAGES if name in small):
-        stage.update({"steps": 3, "batch_size": 4, "log_every": 1, "eval_every": 2, "checkpoint_every": 2})
-        if "warmup_steps" in stage["optimizer"]:
-            stage["optimizer"]["warmup_steps"] = min(stage["optimizer"]["warmup_steps"], 1)
-    return ConfigDict(small)

@@ -200,9 +200,9 @@ def report(method: Method, arrays: Arrays) -> metrics.Metrics:
     beta = float(method.hyperparameters.get("beta", 1.0))
     if "policy_logps" in arrays:
         return metrics.preference(arrays, beta=beta)
-    if "rewards" in arrays:
-        return metrics.scored(arrays["rewards"], arrays["where"])
-    return metrics.tokens(arrays) if "logprobs" in arrays else {}
+    if "logprobs" in arrays:
+        return metrics.tokens(arrays)
+    return metrics.scored(arrays["rewards"], arrays["where"]) if "rewards" in arrays else {}
 
 
 def _loss(method: Method, numerator: jax.Array, denominator: jax.Array) -> metrics.Mean:

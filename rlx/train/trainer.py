@@ -22,7 +22,7 @@ from rlx.train.assemble import Run, Stage
 from rlx.train.checkpoint import Checkpoints
 from rlx.train.interrupts import Interrupts
 from rlx.train.log import say
-from rlx.train.loop import Outlets, Row, run_stage
+from rlx.train.loop import Outlets, Programs, Row, run_stage
 from rlx.train.programs import make_programs, this_process
 from rlx.train.state import TrainState, create_state
 from rlx.train.workdir import CHECKPOINTS, METRICS, Workdir, versions
@@ -99,7 +99,7 @@ class Trainer:
         )
         save = partial(self._save, stage, len(train_set))
         outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan)
-        programs = make_programs(self.plan, stage, train_set, held_out, held, self.folder.path / "cache")
+        programs = _programs(self.plan, stage, train_set, held_out, held, self.folder.path / "cache")
         state, self.results[stage.name] = run_stage(stage, programs, outlets, state, batches, **left)
         return state
 
@@ -149,6 +149,15 @@ class Trainer:
         steps = sum(stage.settings.steps for stage in self.plan.stages)
         self.folder.write_result(metrics, steps, time.monotonic() - self.began)
         return metrics
+
+
+def _programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any, cache: Path) -> Programs:
+    """The functions that the loop of a stage calls."""
+    if stage.rollout is None:
+        return make_programs(run, stage, train_set, held_out, held, cache)
+    from rlx.train.rollouts import make_rollout_programs  # it brings the tasks along
+
+    return make_rollout_programs(run, stage, train_set, held_out, held)
 
 
 def _other_versions(saved: dict[str, str]) -> str:

@@ -1,0 +1,81 @@
+r"""SFT, then any policy-gradient method of the catalogue, on a task whose answers can be verified.
+
+  python -m rlx.train --config=configs/rl.py:grpo --workdir=runs/grpo
+  python -m rlx.train --config=configs/rl.py:clip_cov --workdir=runs/clip_cov --config.rl.rollout.minibatches=2
+  python -m rlx.train --config=configs/rl.py:grpo --workdir=runs/countdown --config.task.name=countdown
+  python -m rlx.train --config=configs/rl.py:grpo,smoke --workdir=runs/rl_smoke
+
+METHODS.md lists the names; ``grpo`` is the default. The task is addition modulo 100: ``27+81=`` -> ``08``. A small
+transformer first learns from written answers, far from perfectly; then it draws eight responses to each of 64 prompts,
+which the verifier rewards, and the method moves it. Each step of the stage ``rl`` is one such batch. The table in the
+run directory has the ``accuracy`` on held-out prompts; ``metrics.jsonl`` the reward, entropy, length and the rest of
+every step. Methods that read ``advantages`` get those of ``rl.rollout.advantage``; recipes bring their own estimator.
+``:smoke`` (or ``:<name>,smoke``) takes seconds.
+"""
+
+from ml_collections import ConfigDict
+
+from rlx import catalog
+from rlx.build import build
+from rlx.errors import UserError, close_matches
+from rlx.train.smoke import shrink
+
+ARRAYS = ("advantages", "rewards", "correct", "finished", "rollout_logprobs", "old_logprobs", "lengths")
+"""What the responses to a prompt and their rewards give."""
+OF_THE_POLICY = ("logprobs", "reference_logprobs", "entropy", "renyi2", "top_p_entropy", "expected_discriminator")
+"""What the forward passes give."""
+FAMILIES = ("policy", "discriminative", "entropy")
+
+
+def trains(name):
+    """Whether responses and forward passes give all that a method reads."""
+    method = build(name)
+    return {*method.needs, *method.prepare_needs} <= {*ARRAYS, *OF_THE_POLICY} and "logprobs" in method.needs
+
+
+NAMES = [
+    name
+    for family in FAMILIES
+    for name, entry in catalog.FAMILIES[family].items()
+    if entry.kind == "loss" and trains(name)
+]
+
+
+def get_config(arg=None):
+    """``<name>``, ``smoke``, or ``<name>,smoke``."""
+    name, _, size = (arg or "grpo").partition(",")
+    if name == "smoke":
+        name, size = "grpo", "smoke"
+    if name not in NAMES:
+        raise UserError(f"unknown method {name!r}.{close_matches(name, NAMES)} Known here: {', '.join(NAMES)}.")
+    optimizer = {"name": "adamw", "schedule": "constant", "warmup_steps": 5, "clip_norm": 1.0}
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "tokenizer": {"name": "byte"},
+            "model": {"name": "transformer", "hidden_size": 64, "num_layers": 2, "num_heads": 4},
+            "task": {"name": "modadd"},
+            "data": {"max_prompt_length": 8, "max_response_length": 4, "eval_fraction": 0.05},
+            "mesh": {"data": 1, "fsdp": 1, "model": 1},
+            "stages": ("sft", "rl"),
+            "sft": {
+                "steps": 80,
+                "batch_size": 256,
+                "optimizer": {**optimizer, "learning_rate": 3e-3},
+                "log_every": 10,
+            },
+            "rl": {
+                "steps": 300,
+                "batch_size": 64,
+                "micro_batches": 1,
+                "optimizer": {**optimizer, "learning_rate": 1e-3},
+                "rollout": {"group": 8, "max_new_tokens": 3, "temperature": 1.0, "epochs": 1, "minibatches": 1},
+                "eval_every": 100,
+                "checkpoint_every": 100,
+                "log_every": 10,
+            },
+            "method": {"name": name},
+            "keep": 2,
+        }
+    )
+    return shrink(config, size or None)

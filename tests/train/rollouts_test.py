@@ -1,0 +1,89 @@
+"""Reinforcement learning as a stage: every step draws, verifies and updates; a run resumes to the same numbers."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import rl
+from rlx.errors import UserError
+from rlx.rollout import Rollout
+from rlx.train.assemble import assemble
+from rlx.train.interrupts import Stopped
+from rlx.train.main import train
+from rlx.train.rollouts import make_estimator, minibatches, training_batch
+from rlx.train.settings import RolloutSettings
+
+
+def config(name: str = "grpo", **rollout):
+    found = rl.get_config(f"{name},smoke").to_dict()
+    found["rl"]["rollout"] |= rollout
+    return found
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_reports_reward_entropy_and_length(tmp_path):
+    result = train(config(epochs=2, minibatches=2), tmp_path / "run")
+    assert {"accuracy", "reward", "sft/loss"} <= set(result)
+    row = next(row for row in rows(tmp_path / "run") if row["stage"] == "rl" and row["split"] == "train")
+    assert {"reward", "pass_at_4", "length", "finished", "rollout_entropy", "loss", "old_kl_k3", "grad_norm"} <= set(
+        row
+    )
+    assert abs(row["old_kl_k3"]) < 1 and 0 <= row["reward"] <= 1
+
+
+def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(config(minibatches=2), whole)
+    with pytest.raises(Stopped):
+        train(config(minibatches=2), stopped, stop=lambda stage, step: stage == "rl" and step == 1)
+    train(config(minibatches=2), stopped)
+    assert rows(stopped) == rows(whole)
+
+
+def test_the_batch_has_the_prompt_before_every_response():
+    prompt = {
+        "tokens": np.array([[[0, 5, 6]]]), "valid": np.array([[[False, True, True]]]),
+        "candidate_where": np.ones((1, 1), bool), "index": np.array([3]),
+    }  # fmt: skip
+    where = np.array([[[True, True], [True, False]]])
+    numbers = np.where(where, -1.0, 0.0)
+    drawn = Rollout(np.array([[[7, 2], [2, 0]]]), where, where.sum(-1), where.any(-1), numbers, numbers, -numbers)
+    batch = training_batch(prompt, drawn, np.array([[1.0, 0.0]], np.float32))
+    np.testing.assert_array_equal(batch["tokens"], [[[0, 5, 6, 7, 2], [0, 5, 6, 2, 0]]])
+    np.testing.assert_array_equal(batch["where"][0, 1], [False, False, False, True, False])
+    np.testing.assert_array_equal(batch["valid"][0, 1], [False, True, True, True, False])
+    advantages = make_estimator("dr_grpo")(batch, jax.random.PRNGKey(0))
+    np.testing.assert_allclose(advantages[..., 0], [[0.5, -0.5]])
+
+
+def test_minibatches_are_a_partition_of_every_epoch():
+    found = minibatches(8, RolloutSettings(max_new_tokens=1, epochs=2, minibatches=4), jax.random.PRNGKey(0))
+    assert [len(part) for part in found] == [2] * 8
+    assert all(sorted(np.concatenate(found[i : i + 4])) == list(range(8)) for i in (0, 4))
+
+
+def test_messages_name_the_culprit():
+    def wrong(**rollout):
+        return assemble(config(**rollout))
+
+    with pytest.raises(UserError, match="config.rl.rollout has an unknown key 'grp'. Did you mean 'group'"):
+        wrong(grp=4)
+    with pytest.raises(UserError, match="config.rl.batch_size=4 does not divide into 3 minibatches"):
+        wrong(minibatches=3)
+    with pytest.raises(UserError, match="reads token_rewards, values, which responses alone do not give"):
+        make_estimator("gae")
+    with pytest.raises(UserError, match="config.task makes the data: remove config.data.path"):
+        bad = config()
+        bad["data"]["path"] = "file.jsonl"
+        assemble(bad)
+    with pytest.raises(UserError, match="unknown method 'grop'"):
+        rl.get_config("grop")
+    with pytest.raises(UserError, match="config.sft.rollout is not used"):
+        bad = config()
+        bad["sft"]["rollout"] = {"group": 2}
+        assemble(bad)
