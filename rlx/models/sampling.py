@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from rlx.models.base import Decode, Model, Params
 
-LANES = 128  # every LANES-th token is of one lane; the inverse of the distribution looks for the lane first
+BLOCK = 128  # of the vocabulary; the inverse of the distribution is looked up in two levels
 
 
 def sample(
@@ -139,8 +139,7 @@ def chosen(logits: jax.Array, token: jax.Array) -> jax.Array:
 def draw(logits: jax.Array, uniform: jax.Array) -> jax.Array:
     """Indices with probability ``softmax(logits [N, V])``, one uniform number in [0, 1) for each row.
 
-    The cumulative distribution is inverted in two levels, lanes first: no sort, no random number for each token. The
-    order in which it accumulates is that of the lanes, not of the tokens.
+    The cumulative distribution is inverted in two levels, blocks first: no sort, no random number for each token.
 
     >>> print(draw(jnp.log(jnp.array([[0.25, 0.0, 0.75]] * 3)), jnp.array([0.1, 0.3, 0.9])))
     [0 2 2]
@@ -154,17 +153,12 @@ def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
     >>> print(invert(jnp.array([[1.0, 0.0, 3.0]] * 2), jnp.array([0.1, 0.3])))
     [0 2]
     """
-    vocab, weights = weights.shape[1], in_lanes(weights)
-    sums = jnp.cumsum(weights.sum(1), -1)
-    lane, rest = _first_above(sums, uniform * sums[:, -1])
-    inside = jnp.cumsum(jnp.take_along_axis(weights, lane[:, None, None], 2)[..., 0], -1)
-    return jnp.minimum(_first_above(inside, rest)[0] * LANES + lane, vocab - 1)
-
-
-def in_lanes(weights: jax.Array) -> jax.Array:
-    """``[N, V] -> [N, V / LANES, LANES]``, zeros after the end: sums over the middle axis are vector instructions."""
     rows, vocab = weights.shape
-    return jnp.pad(weights, ((0, 0), (0, -vocab % LANES))).reshape(rows, -1, LANES)
+    weights = jnp.pad(weights, ((0, 0), (0, -vocab % BLOCK))).reshape(rows, -1, BLOCK)
+    sums = jnp.cumsum(weights.sum(-1), -1)
+    block, rest = _first_above(sums, uniform * sums[:, -1])
+    inside = jnp.cumsum(jnp.take_along_axis(weights, block[:, None, None], 1)[:, 0], -1)
+    return block * BLOCK + _first_above(inside, rest)[0]
 
 
 def _first_above(cumulative: jax.Array, level: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -14,7 +14,7 @@ from rlx.errors import UserError
 from rlx.models.base import Model, Params
 from rlx.models.sampling import chosen, continuations, decoder, invert
 from rlx.rollout import stopping
-from rlx.rollout.truncation import COLDEST, statistics, total, truncate
+from rlx.rollout.truncation import COLDEST, statistics, truncate
 from rlx.rollout.types import Engine, Rollout, Sampling, check
 
 ROWS = ("data", "fsdp")  # axes of a mesh that the prompts are spread over
@@ -169,7 +169,7 @@ def _choose(plan: Sampling, numbers: dict[str, jax.Array], uniform: jax.Array, i
     """The tokens of step i; their log-probability under the policy and under what is drawn from, and the entropy."""
     found = statistics(logits)
 
-    def logprob(token, temperature=1.0, normaliser=found.total):
+    def logprob(token: jax.Array, temperature: Any = 1.0, normaliser: jax.Array = found.total) -> jax.Array:
         return (chosen(logits, token) - found.top[:, 0]) / temperature - jnp.log(normaliser)
 
     if plan.temperature == 0:
@@ -185,4 +185,4 @@ def _choose(plan: Sampling, numbers: dict[str, jax.Array], uniform: jax.Array, i
     cuts = {name: numbers[name] for name in ("top_k", "top_p", "min_p") if name in numbers}
     weights = truncate(weights, **cuts) if cuts else weights
     token = invert(weights, uniform[i])
-    return token, (logprob(token), logprob(token, temperature, total(weights)), found.entropy)
+    return token, (logprob(token), logprob(token, temperature, weights.sum(-1)), found.entropy)

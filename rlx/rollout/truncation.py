@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from rlx.models.sampling import in_lanes
 
 COLDEST = 1e-4
 """No temperature that a function gives is below this."""
@@ -36,9 +35,9 @@ def statistics(logits: jax.Array) -> Statistics:
     top = logits.max(-1, keepdims=True)
     u = logits - top
     weights = jnp.exp(u)
-    sums = total(weights)
-    moment = total(jnp.where(weights > 0, weights * u, 0))
-    return Statistics(top, weights, sums, jnp.log(sums) - moment / sums)
+    total = weights.sum(-1)
+    moment = jnp.where(weights > 0, weights * u, 0).sum(-1)
+    return Statistics(top, weights, total, jnp.log(total) - moment / total)
 
 
 def truncate(
@@ -66,15 +65,10 @@ def truncate(
     if top_k is not None:
         weights = largest(weights, None, top_k)
     if top_p is not None:
-        weights = largest(weights, weights, top_p * total(weights)[:, None])
+        weights = largest(weights, weights, top_p * weights.sum(-1, keepdims=True))
     if min_p is not None:
         weights = jnp.where(weights >= min_p * weights.max(-1, keepdims=True), weights, 0)
     return weights
-
-
-def total(weights: jax.Array) -> jax.Array:
-    """Sums of rows ``[N, V] -> [N]``, in the order of the sampler."""
-    return in_lanes(weights).sum(1).sum(-1)
 
 
 def largest(weights: jax.Array, measure: jax.Array | None, budget: jax.Array | float) -> jax.Array:
@@ -88,42 +82,41 @@ def largest(weights: jax.Array, measure: jax.Array | None, budget: jax.Array | f
     >>> print(largest(jnp.array([[1.0, 3.0, 2.0]]), None, 2))
     [[0. 3. 2.]]
     """
-    vocab = weights.shape[-1]
-    weights = in_lanes(weights)
-    measure = jnp.ones_like(weights) if measure is None else in_lanes(measure)
+    measure = jnp.ones_like(weights) if measure is None else measure
     # Floats that are not negative are ordered as their bits are.
-    bits = jax.lax.bitcast_convert_type(weights, f"int{weights.dtype.itemsize * 8}")
-    top = bits.max((1, 2), keepdims=True)
-    budget = jnp.broadcast_to(budget, (len(weights), 1))[..., None]
+    width = weights.dtype.itemsize * 8
+    bits = jax.lax.bitcast_convert_type(weights, f"int{width}")
 
     def above(edge):
-        return jnp.where(bits > edge, measure, 0).sum(1, keepdims=True).sum(2, keepdims=True)
+        return jnp.where(bits > edge, measure, 0).sum(-1, keepdims=True)
 
-    edge = _smallest(lambda edge: above(edge) < budget, jnp.zeros_like(top), top)
+    edge = _smallest(lambda edge: above(edge) < budget, bits.max(-1, keepdims=True), width - 1)
     equal = bits == edge
-    each = jnp.where(equal, measure, 0).max((1, 2), keepdims=True)
+    each = jnp.where(equal, measure, 0).max(-1, keepdims=True)
     count = jnp.ceil((budget - above(edge)) / jnp.where(each > 0, each, 1))
-    columns = jnp.arange(weights[0].size, dtype=jnp.int32).reshape(weights[0].shape)
-    whole = jnp.full(top.shape, weights[0].size, jnp.int32)
+    columns = jnp.arange(weights.shape[-1], dtype=jnp.int32)
+    whole = jnp.full(edge.shape, len(columns), jnp.int32)
 
     def before(end):
-        return (equal & (columns < end)).sum(1, keepdims=True).sum(2, keepdims=True)
+        return (equal & (columns < end)).sum(-1, keepdims=True)
 
     def cut():  # rare: the columns are searched only if some row has more equal weights than it needs
-        return _smallest(lambda end: before(end) >= count, jnp.zeros_like(whole), whole)
+        return _smallest(lambda end: before(end) >= count, whole, len(columns).bit_length())
 
     end = jax.lax.cond((before(whole) > count).any(), cut, lambda: whole)
-    kept = jnp.where((bits > edge) | (equal & (columns < end)), weights, 0)
-    return kept.reshape(len(kept), -1)[:, :vocab]
+    return jnp.where((bits > edge) | (equal & (columns < end)), weights, 0)
 
 
-def _smallest(holds, low: jax.Array, high: jax.Array) -> jax.Array:
-    """The smallest integer in ``[low, high]`` for which the monotone ``holds`` is true, ``high`` if none is."""
+def _smallest(holds: Callable[[jax.Array], jax.Array], high: jax.Array, width: int) -> jax.Array:
+    """The smallest integer from 0 to ``high < 2**width`` for which the monotone ``holds`` is true, or ``high``.
 
-    def halve(bounds):
+    The number of halvings is fixed: to ask all rows whether they are done is dear where they are spread over devices.
+    """
+
+    def halve(_, bounds):
         low, high = bounds
         middle = low + (high - low) // 2
-        found = holds(middle) & (low < high)
-        return jnp.where(found | (low >= high), low, middle + 1), jnp.where(found, middle, high)
+        found = holds(middle)
+        return jnp.where(found, low, jnp.minimum(middle + 1, high)), jnp.where(found, middle, high)
 
-    return jax.lax.while_loop(lambda bounds: (bounds[0] < bounds[1]).any(), halve, (low, high))[0]
+    return jax.lax.fori_loop(0, width, halve, (jnp.zeros_like(high), high))[1]
