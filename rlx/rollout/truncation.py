@@ -63,37 +63,33 @@ def truncate(
     [[4. 2. 0. 0.]]
     """
     if top_k is not None:
-        weights = largest(weights, None, top_k)
+        weights = largest(weights, top_k, count=True)
     if top_p is not None:
-        weights = largest(weights, weights, top_p * weights.sum(-1, keepdims=True))
+        weights = largest(weights, top_p * weights.sum(-1, keepdims=True))
     if min_p is not None:
         weights = jnp.where(weights >= min_p * weights.max(-1, keepdims=True), weights, 0)
     return weights
 
 
-def largest(weights: jax.Array, measure: jax.Array | None, budget: jax.Array | float) -> jax.Array:
-    """The largest weights before ``budget`` of ``measure`` is used up, the one that crosses it included, others 0.
+def largest(weights: jax.Array, budget: jax.Array | float, *, count: bool = False) -> jax.Array:
+    """The largest weights before ``budget`` is used up, the one that crosses it included, others 0.
 
     Args:
         weights: not negative, ``[N, V]``.
-        measure: ``[N, V]``, equal for equal weights; None: each token counts 1.
-        budget: ``[N, 1]`` or a number.
+        budget: ``[N, 1]`` or a number; of the sum of the weights, or of their number.
+        count: each token takes 1 of the budget, not its weight.
 
-    >>> print(largest(jnp.array([[1.0, 3.0, 2.0]]), None, 2))
+    >>> print(largest(jnp.array([[1.0, 3.0, 2.0]]), 2, count=True))
     [[0. 3. 2.]]
     """
-    measure = jnp.ones_like(weights) if measure is None else measure
-    # Floats that are not negative are ordered as their bits are.
-    width = weights.dtype.itemsize * 8
-    bits = jax.lax.bitcast_convert_type(weights, f"int{width}")
 
     def above(edge):
-        return jnp.where(bits > edge, measure, 0).sum(-1, keepdims=True)
+        return jnp.where(weights > edge, 1 if count else weights, 0).sum(-1, keepdims=True).astype(weights.dtype)
 
-    edge = _smallest(lambda edge: above(edge) < budget, bits.max(-1, keepdims=True), width - 1)
-    equal = bits == edge
-    each = jnp.where(equal, measure, 0).max(-1, keepdims=True)
-    count = jnp.ceil((budget - above(edge)) / jnp.where(each > 0, each, 1))
+    edge = _smallest_float(lambda edge: above(edge) < budget, weights.max(-1, keepdims=True))
+    equal = weights == edge
+    each = jnp.ones_like(edge) if count else jnp.where(edge > 0, edge, 1)
+    needed = jnp.ceil((budget - above(edge)) / each)
     columns = jnp.arange(weights.shape[-1], dtype=jnp.int32)
     whole = jnp.full(edge.shape, len(columns), jnp.int32)
 
@@ -101,10 +97,18 @@ def largest(weights: jax.Array, measure: jax.Array | None, budget: jax.Array | f
         return (equal & (columns < end)).sum(-1, keepdims=True)
 
     def cut():  # rare: the columns are searched only if some row has more equal weights than it needs
-        return _smallest(lambda end: before(end) >= count, whole, len(columns).bit_length())
+        return _smallest(lambda end: before(end) >= needed, whole, len(columns).bit_length())
 
-    end = jax.lax.cond((before(whole) > count).any(), cut, lambda: whole)
-    return jnp.where((bits > edge) | (equal & (columns < end)), weights, 0)
+    end = jax.lax.cond((before(whole) > needed).any(), cut, lambda: whole)
+    return jnp.where((weights > edge) | (equal & (columns < end)), weights, 0)
+
+
+def _smallest_float(holds: Callable[[jax.Array], jax.Array], high: jax.Array) -> jax.Array:
+    """The smallest float from 0 to ``high``, as :func:`_smallest`: those that are not negative are ordered as their
+    bits are."""
+    width, cast = high.dtype.itemsize * 8, jax.lax.bitcast_convert_type
+    bits = _smallest(lambda bits: holds(cast(bits, high.dtype)), cast(high, f"int{width}"), width - 1)
+    return cast(bits, high.dtype)
 
 
 def _smallest(holds: Callable[[jax.Array], jax.Array], high: jax.Array, width: int) -> jax.Array:
