@@ -148,6 +148,14 @@ def test_a_mesh_changes_nothing(shape):
     np.testing.assert_allclose(found.rollout_logprobs, want.rollout_logprobs, atol=1e-5)
 
 
+def test_devices_exchange_no_more_than_whether_they_are_done():
+    mesh, sampling = sharding.make_mesh({"data": 4}), Sampling(5, top_p=0.9, eos_id=4)
+    program = jax.jit(lambda *x, key: sample(MODEL, *x, group=3, sampling=sampling, key=key, mesh=mesh))
+    text = program.lower(PARAMS, PROMPT, VALID, key=KEY).compile().as_text()
+    assert "all-gather" not in text and "all-to-all" not in text and "collective-permute" not in text
+    assert {line.split()[2] for line in text.splitlines() if " all-reduce(" in line} <= {"pred[]"}
+
+
 def test_an_engine_is_the_sampler():
     drawn = engine(MODEL, Sampling(5))(PARAMS, PROMPT, VALID, group=3, key=KEY)
     np.testing.assert_array_equal(drawn.tokens, draw().tokens)
