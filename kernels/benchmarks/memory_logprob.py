@@ -31,7 +31,7 @@ from rlx import ops
 N, D, V = 1024, 128, 65536
 FORMS: dict[str, Callable] = {
     "rlx": lambda h, w, t: ops.linear_token_statistics(h, w, t)[:2],
-    "rlx_tied": lambda h, w, t: ops.linear_token_statistics(h, w.T, t)[:2],
+    "rlx_tied": lambda h, w, t: ops.linear_token_statistics(h, w.T, t, tied=True)[:2],
     "jax_plain": lambda h, w, t: plain.head(h, w.T, t),
 }
 

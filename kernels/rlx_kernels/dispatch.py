@@ -55,8 +55,9 @@ def plan(
     batch_axes: tuple[str, ...] = (),
     vocab_axis: str | None = None,
     rows: int | None = None,
+    tied: bool = False,
 ) -> Options:
-    """Options for a problem of global arrays.
+    """Options for a problem of global arrays; ``tied``: the weights are the transpose of an embedding.
 
     Raises:
         NotImplementedError: the implementation asked for declines; the message says why.
@@ -72,7 +73,7 @@ def plan(
             if implementation is not None:
                 raise
     if rows is None and _by_columns(local, spec, platform):
-        return options._replace(body="columns", size=pick_columns(local.head.rows, platform=platform))
+        return options._replace(body="columns", tied=tied, size=pick_columns(local.head.rows, platform=platform))
     return _in_rows(local, options, rows)
 
 

@@ -23,7 +23,7 @@ class Options(NamedTuple):
     """What is fixed at trace time. ``body`` is 'rows', 'columns', 'tpu' or 'hopper'; ``None`` axes are not split.
 
     Without a mesh, ``vocab_axis`` is an axis of the caller's own ``shard_map``. ``interpret`` runs a kernel without its
-    device.
+    device. ``tied``: the weights are the transpose of an embedding.
     """
 
     spec: core.Spec
@@ -33,6 +33,7 @@ class Options(NamedTuple):
     batch_axes: tuple[str, ...] = ()
     vocab_axis: str | None = None
     interpret: Any = None
+    tied: bool = False
 
 
 def statistics(problem: Problem, options: Options) -> dict[str, jax.Array]:
@@ -215,7 +216,10 @@ def body_of(options: Options) -> Body:
             lambda p: rows.forward(p, spec, size, options.vocab_axis), lambda p, g: rows.backward(p, g, spec, size)
         )
     if options.body == "columns":
-        return Body(lambda p: columns.forward(p, spec, size), lambda p, g: columns.backward(p, g, spec, size))
+        tied = options.tied
+        return Body(
+            lambda p: columns.forward(p, spec, size, tied), lambda p, g: columns.backward(p, g, spec, size, tied)
+        )
     if options.body == "tpu":
         from rlx_kernels import tpu as kernels
     else:

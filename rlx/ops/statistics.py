@@ -139,6 +139,7 @@ def linear_token_statistics(
     mesh: Mesh | None = None,
     axis_name: str | None = None,
     rows: int | None = None,
+    tied: bool = False,
 ) -> TokenStatistics:
     """Statistics of the logits ``hidden @ unembedding + bias``, which are never stored as a whole.
 
@@ -154,6 +155,7 @@ def linear_token_statistics(
         other: the logits ``[N, ..., V]`` of another policy, or its ``(hidden, unembedding)`` or ``(hidden, unembedding,
             bias)``.
         rows: rows of a chunk; by default XLA works in chunks of rows or of the vocabulary, by platform and bytes.
+        tied: ``unembedding`` is the transpose of an embedding ``[V, D]``, whose gradient then needs no copy.
         temperature, softcap, statistics, y, top_p, top_p_rule, top_k, tsallis_order, implementation, mesh, axis_name:
             as in :func:`token_statistics`.
 
@@ -173,7 +175,7 @@ def linear_token_statistics(
         if bias is None:
             hidden, temperature = hidden / temperature[..., None].astype(hidden.dtype), 1.0
     head = _product_head("hidden", hidden, unembedding, bias, where)
-    call = _Call(targets, where, temperature, y, other, implementation, mesh, axis_name, rows)
+    call = _Call(targets, where, temperature, y, other, implementation, mesh, axis_name, rows, tied)
     return _run(head, spec, call)
 
 
@@ -254,6 +256,7 @@ class _Call(NamedTuple):
     mesh: Mesh | None
     axis_name: str | None
     rows: int | None
+    tied: bool = False
 
 
 def _run(head: Any, spec: Any, call: _Call) -> TokenStatistics:
@@ -282,7 +285,8 @@ def _run(head: Any, spec: Any, call: _Call) -> TokenStatistics:
         axes, vocab_axis = _split(call.mesh, shape[0] if shape else 1, head.columns)
         mesh = call.mesh if axes or vocab_axis else None
         places = {"mesh": mesh, "batch_axes": axes, "vocab_axis": call.axis_name or vocab_axis, "rows": call.rows}
-        out = frame.statistics(problem, dispatch.plan(problem, spec, call.implementation, **places))
+        options = dispatch.plan(problem, spec, call.implementation, tied=call.tied, **places)
+        out = frame.statistics(problem, options)
     arrays = {name: value.reshape(shape) for name, value in out.items()}
     return TokenStatistics(**{k: v if call.where is None else jnp.where(call.where, v, 0) for k, v in arrays.items()})
 

@@ -118,3 +118,20 @@ def test_half_precision_weights_in_chunks_of_the_vocabulary():
     got, want = gradient(Options(spec, "columns", 128)), gradient(Options(spec, "rows", 64))
     assert got.w.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(got.w, np.float32), np.asarray(want.w, np.float32), atol=0.02)
+
+
+def test_the_gradient_of_a_tied_embedding_is_the_same():
+    given = problem()
+    spec = core.Spec(("logp", "entropy"))
+
+    def gradient(embedding, tied):
+        head = given.head._replace(w=embedding.T)
+        out = frame.statistics(given._replace(head=head), Options(spec, "columns", 128, tied=tied))
+        return out["logp"].sum() + out["entropy"].sum()
+
+    embedding = given.head.w.T
+    got, want = (jax.jit(jax.grad(gradient), static_argnums=1)(embedding, tied) for tied in (True, False))
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    small = jax.jit(jax.grad(gradient), static_argnums=1).lower(embedding, True).compile().memory_analysis()
+    large = jax.jit(jax.grad(gradient), static_argnums=1).lower(embedding, False).compile().memory_analysis()
+    assert small.temp_size_in_bytes < large.temp_size_in_bytes
