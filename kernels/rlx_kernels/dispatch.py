@@ -24,7 +24,7 @@ def pick_rows(vocab: int, *, product: bool = True, platform: str | None = None) 
     Given logits need no product: on a CPU few rows, so that every pass but the first finds them in the cache.
 
     >>> pick_rows(8192, platform="cpu"), pick_rows(151936, platform="cpu"), pick_rows(151936, platform="gpu")
-    (256, 96, 864)
+    (256, 96, 880)
     >>> pick_rows(151936, product=False, platform="cpu")
     8
     """
