@@ -53,13 +53,13 @@ def get_config(arg=None):
         {
             "seed": 0,
             "tokenizer": {"name": "byte"},
-            "model": {"name": "transformer", "hidden_size": 64, "num_layers": 2, "num_heads": 4},
+            "model": {"name": "transformer", "hidden_size": 64, "num_layers": 2, "num_heads": 4, "init_std": 0.1},
             "task": {"name": "modadd"},
             "data": {"max_prompt_length": 8, "max_response_length": 4, "eval_fraction": 0.05},
             "mesh": {"data": 1, "fsdp": 1, "model": 1},
             "stages": ("sft", "rl"),
             "sft": {
-                "steps": 80,
+                "steps": 160,
                 "batch_size": 256,
                 "optimizer": {**optimizer, "learning_rate": 3e-3},
                 "log_every": 10,
