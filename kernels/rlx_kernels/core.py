@@ -38,6 +38,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
 """The sums, beside ``m`` and ``s``, that each statistic is made of."""
 
 STATISTICS = tuple(NEEDS)
+SWEPT = ("m", "s", "a", "b", "q", "q1", "r", "ay", "auy", "t", "top", "m2", "s2", "x", "x2")
+"""Sums that one sweep gives, in the order in which kernels write them."""
 PAIRED = ("kl", "reverse_kl", "js")
 """Statistics of two policies."""
 WHOLE_ROW = ("js", "top_p_entropy", "top_k_entropy")

@@ -96,6 +96,7 @@ def partition(problem: Problem, options: Options) -> tuple[P, Any]:
 
 
 def on_mesh(function: Callable, options: Options, in_specs, out_specs) -> Callable:
+    """``function`` of local arrays on every device of the mesh; as it is where there is none."""
     if options.mesh is None:
         return function
     return jax.shard_map(function, mesh=options.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
@@ -195,10 +196,12 @@ def shared(y: Any) -> bool:
 
 
 def psum(value: Any, axes: Any) -> Any:
+    """The sum over mapped axes; None stays None."""
     return None if value is None else jax.lax.psum(value, axes)
 
 
 def sum_of(head: Head, fields: tuple[str, ...], axes: Any) -> Head:
+    """The head with these fields summed over mapped axes."""
     return head._replace(**{name: psum(getattr(head, name), axes) for name in fields})
 
 
@@ -210,6 +213,7 @@ class Body(NamedTuple):
 
 
 def body_of(options: Options) -> Body:
+    """The two functions of the body that the options name, its sizes filled in."""
     spec, size = options.spec, options.size
     if options.body == "rows":
         return Body(

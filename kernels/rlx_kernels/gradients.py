@@ -45,15 +45,14 @@ class Gradient(NamedTuple):
     top_k: tuple[core.Kept, jax.Array] | None = None
 
 
-def gradient(x: core.Sums, spec: core.Spec, cotangents: dict[str, jax.Array]) -> Gradient:
-    """The rows of the gradient of ``sum_i cotangents_i . statistics_i``; rows without a possible token get 0."""
-    r: Any = core.row(x)
-    g = {name: jnp.where(r.possible, cotangents[name], 0) for name in spec.statistics}
-    c = {name: jnp.zeros_like(x.s) for name in ("c0", "c1", "c2", "cq", "cr", "target")}
+def _polynomial(x: core.Sums, r: Any, g: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """``target`` and the coefficients of the polynomial in p and v, summed over the statistics asked for."""
+    c: dict[str, Any] = {}
 
     def add(**terms: Any) -> None:
-        c.update({name: c[name] + term for name, term in terms.items()})
+        c.update({name: c[name] + term if name in c else term for name, term in terms.items()})
 
+    add(c0=jnp.zeros_like(x.s))
     if "logp" in g:
         add(c0=-g["logp"], target=g["logp"])
     if "max_logp" in g:
@@ -76,21 +75,21 @@ def gradient(x: core.Sums, spec: core.Spec, cotangents: dict[str, jax.Array]) ->
         slope = core.times(p, 1 + u - r.mean)
         w = g["entropy_change"]
         add(target=-w * slope, c0=w * (slope - 2 * r.skew - r.square), c1=w * (p - r.square), cq=w, cr=2 * w)
+    return c
+
+
+def gradient(x: core.Sums, spec: core.Spec, cotangents: dict[str, jax.Array]) -> Gradient:
+    """The rows of the gradient of ``sum_i cotangents_i . statistics_i``; rows without a possible token get 0."""
+    r: Any = core.row(x)
+    g = {name: jnp.where(r.possible, cotangents[name], 0) for name in spec.statistics}
+    c = _polynomial(x, r, g)
     ct: core.Rows = None
     if "tsallis" in g:
         ct = -g["tsallis"] * spec.order / (spec.order - 1)
-        add(c0=-ct * jnp.exp(core.safe_log(x.r) - spec.order * r.log_s))
-    asked = set(g)
-    used = {
-        "c1": asked & {"mean", "entropy", "variance", "entropy_change"},
-        "c2": asked & {"variance"},
-        "cq": asked & {"renyi2", "entropy_change"},
-        "cr": asked & {"entropy_change"},
-        "target": asked & {"logp", "entropy_change"},
-    }
+        c["c0"] = c["c0"] - ct * jnp.exp(core.safe_log(x.r) - spec.order * r.log_s)
     paired = {name: value for name, value in core.finalise(x, spec).items() if name in ("kl", "reverse_kl")}
     return Gradient(
-        **{name: value for name, value in c.items() if name == "c0" or used[name]},
+        **c,
         m=x.m,
         log_s=r.log_s,
         mean=r.mean,

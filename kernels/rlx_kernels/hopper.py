@@ -18,6 +18,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from rlx_kernels import core, gradients, hopper_head
 from rlx_kernels import hopper_tiles as tiles
 from rlx_kernels.problem import Head, Problem
+from rlx_kernels.rows import target_logit
 
 _ROWS = 4
 _DTYPES = ("bfloat16", "float16", "float32")
@@ -175,10 +176,8 @@ def _forward(problem: Problem, spec: core.Spec, interpret: Any) -> core.Sums:
 
 def _target_logits(problem: Problem, spec: core.Spec) -> jax.Array:
     """The logit of the target ``[N, 1]``, 0 where another shard has it: a look at one token beats a sweep for it."""
-    index = problem.targets - problem.offset
-    inside = (index >= 0) & (index < problem.head.columns)
-    raw = jnp.take_along_axis(problem.head.logits, jnp.where(inside, index, 0), 1).astype(jnp.float32)
-    return jnp.where(inside, core.transform(raw, spec.temperature, spec.softcap), 0)
+    raw = target_logit(problem.head.logits, problem.targets - problem.offset).astype(jnp.float32)
+    return core.transform(raw, spec.temperature, spec.softcap)
 
 
 def _backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, interpret: Any) -> Problem:

@@ -16,8 +16,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from rlx_kernels import core, gradients
 from rlx_kernels.problem import Problem
 
-SUMS = ("m", "s", "a", "b", "q", "q1", "r", "ay", "auy", "t", "top", "m2", "s2", "x", "x2")
-"""Sums that one sweep gives, in the order in which a kernel writes them."""
+SUMS = core.SWEPT
 
 # Before jax 0.11 the index is an argument of its own and plain assignment is the only store.
 _INDEX = ((),) if "idx" in inspect.signature(plgpu.load).parameters else ()

@@ -16,8 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 from rlx_kernels import core, gradients
 from rlx_kernels.problem import Problem, vary
 
-SUMS = ("m", "s", "a", "b", "q", "q1", "r", "ay", "auy", "t", "top", "m2", "s2", "x", "x2")
-"""Sums that one sweep gives, in the order in which they are packed."""
+SUMS = core.SWEPT
 MIB = 1 << 20
 _PACKED = 128  # lanes of a register: a lone column [N, 1] takes as much memory as this many
 _FEWEST = (16, 128)  # rows and columns of the smallest block that every type allows
