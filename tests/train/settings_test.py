@@ -32,7 +32,7 @@ def changed(config, key, value):
         ("stages", ("sft", "preferences"), r"unknown 'preferences'\. Did you mean 'preference'"),
         ("stages", ("preference", "sft"), r"in the order sft, reward, preference"),
         ("stages", (), r"must name stages"),
-        ("stages", ("sft", "reward", "preference"), r"a reward model, not a policy"),
+        ("stages", ("sft", "reward", "preference"), r"'reward' and 'preference' have a method each"),
         ("stages", ("preference",), r"config\.sft is not used.*config\.sft\.steps=0"),
         ("preference", None, r"no block config\.preference"),
         ("method", None, r"no block 'method'"),
