@@ -40,3 +40,32 @@ def test_token_metrics_estimate_the_kl_three_ways():
     assert np.isclose(values["reference_kl_k1"], np.log(2) / 2)
     assert np.isclose(values["reference_kl_k2"], np.log(2) ** 2 / 4)
     assert np.isclose(values["reference_kl_k3"], (np.log(2) - 0.5) / 2)
+
+
+POLICY = {
+    "logprobs": jnp.log(jnp.array([[0.5, 0.2, 0.4, 0.9], [0.1, 0.3, 0.3, 0.9]])),
+    "old_logprobs": jnp.log(jnp.array([[0.25, 0.2, 0.4, 0.1], [0.2, 0.3, 0.2, 0.1]])),
+    "where": jnp.array([[True, True, True, False], [True, True, True, False]]),
+}
+ADVANTAGES = jnp.array([[1.0], [-1.0]])
+
+
+def test_policy_metrics_count_both_sides_of_the_clip_and_the_extremes():
+    found = metrics.values(metrics.policy_gradient(POLICY, ADVANTAGES, POLICY["logprobs"] > jnp.log(0.25)))
+    assert np.isclose(found["log_ratio_min"], np.log(0.5)) and np.isclose(found["log_ratio_max"], np.log(2))
+    assert np.isclose(found["clip_share_high"], 1 / 6) and np.isclose(found["clip_share_low"], 1 / 6)
+    assert np.isclose(found["selected"], 4 / 6) and found["advantage_size"] == 1
+    logprobs = np.asarray(POLICY["logprobs"])[:, :3]
+    expected = np.cov(logprobs.ravel(), np.repeat([1.0, -1.0], 3), bias=True)[0, 1]
+    assert np.isclose(found["covariance"], expected)
+
+
+def test_policy_metrics_of_parts_merge_to_those_of_the_whole():
+    whole = metrics.policy_gradient(POLICY, ADVANTAGES)
+    halves = [
+        metrics.policy_gradient({k: v[part] for k, v in POLICY.items()}, ADVANTAGES[part])
+        for part in (slice(0, 1), slice(1, 2))
+    ]
+    merged = metrics.merge(metrics.merge(metrics.nothing(whole), halves[0]), halves[1])
+    for name, value in metrics.values(whole).items():
+        assert np.isclose(metrics.values(merged)[name], value), name

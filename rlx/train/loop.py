@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rlx import metrics
 from rlx.data.dataset import Batches
 from rlx.errors import UserError
 from rlx.report.intervals import wilson_interval
@@ -21,6 +22,8 @@ from rlx.train.state import TrainState
 
 HostBatch = dict[str, np.ndarray]
 Row = dict[str, float]
+Saved = dict[str, tuple[str, list[float]]]
+"""Metrics as JSON holds them."""
 
 
 class Programs(NamedTuple):
@@ -56,20 +59,20 @@ class Outlets(NamedTuple):
 
 
 class Window:
-    """The metrics since the last row, summed on the host in double precision, so that a checkpoint can hold them.
+    """The metrics since the last row, merged on the host in double precision, so that a checkpoint can hold them.
 
     The metrics of the latest step stay on the device until the next one is under way.
     """
 
-    def __init__(self, stage: str, on_nan: str, totals: Mapping[str, list[float]] | None = None):
+    def __init__(self, stage: str, on_nan: str, saved: Saved | None = None):
         self.stage, self.on_nan = stage, on_nan
-        self.totals = {name: list(pair) for name, pair in (totals or {}).items()}
+        self.totals = {name: metrics.KINDS[kind](*parts) for name, (kind, parts) in (saved or {}).items()}
         self._latest: tuple[int, Mapping[str, Any]] | None = None
 
-    def push(self, step: int, metrics: Mapping[str, Any]) -> None:
+    def push(self, step: int, found: Mapping[str, Any]) -> None:
         """Adds the metrics of a step."""
         self.settle()
-        self._latest = step, metrics
+        self._latest = step, found
 
     def settle(self) -> None:
         """Waits for the latest step; a loss or gradient that is not finite ends the run before anything is saved.
@@ -79,8 +82,8 @@ class Window:
         """
         if self._latest is None:
             return
-        (step, metrics), self._latest = self._latest, None
-        found = jax.device_get(dict(metrics))
+        (step, latest), self._latest = self._latest, None
+        found = jax.device_get(dict(latest))
         # a loss shows the parameters before the step, the gradient those after it
         bad = [name for name in ("loss", "grad_norm") if name in found and not math.isfinite(found[name].sum)]
         if bad and self.on_nan == "stop":
@@ -92,27 +95,28 @@ class Window:
         add(self.totals, found)
 
     def take(self) -> Row:
-        """The means since the last row, and a new start."""
+        """The values since the last row, and a new start."""
         self.settle()
-        row, self.totals = means(self.totals), {}
+        row, self.totals = row_of(self.totals), {}
         return row
 
-
-def add(totals: dict[str, list[float]], metrics: Mapping[str, Any]) -> None:
-    """Adds ``(sum, count)`` pairs by name to running ones."""
-    for name, mean in metrics.items():
-        total = totals.setdefault(name, [0.0, 0.0])
-        total[0] += float(mean.sum)
-        total[1] += float(mean.count)
+    def saved(self) -> Saved:
+        """What a checkpoint holds: the kind of each metric and its parts."""
+        return {name: (type(metric).__name__, [*metric]) for name, metric in self.totals.items()}
 
 
-def means(totals: Mapping[str, list[float]]) -> Row:
-    """Divides, in the order of the names.
+def add(totals: dict[str, Any], found: Mapping[str, Any]) -> None:
+    """Merges metrics into running ones, as Python numbers."""
+    totals |= metrics.merge(totals, {name: type(metric)(*map(float, metric)) for name, metric in found.items()})
 
-    >>> means({"loss": [3.0, 2.0], "accuracy": [0.0, 0.0]})
+
+def row_of(totals: Mapping[str, Any]) -> Row:
+    """The values, in the order of the names.
+
+    >>> row_of({"loss": metrics.Mean(3.0, 2.0), "accuracy": metrics.Mean(0.0, 0.0)})
     {'accuracy': 0.0, 'loss': 1.5}
     """
-    return {name: total / count if count else 0.0 for name, (total, count) in sorted(totals.items())}
+    return {name: float(metric.value) for name, metric in sorted(totals.items())}
 
 
 def evaluate(run: Callable[[HostBatch], Mapping[str, Any]], batches: Iterable[HostBatch]) -> Row:
@@ -125,7 +129,7 @@ def evaluate(run: Callable[[HostBatch], Mapping[str, Any]], batches: Iterable[Ho
     Returns:
       The metrics, accuracies first, and ``examples``; nothing when there are no batches.
     """
-    totals: dict[str, list[float]] = {}
+    totals: metrics.Metrics = {}
     examples = 0
     for batch in batches:
         add(totals, jax.device_get(dict(run(batch))))
@@ -133,11 +137,11 @@ def evaluate(run: Callable[[HostBatch], Mapping[str, Any]], batches: Iterable[Ho
     if not totals:
         return {}
     row: Row = {}
-    found = means(totals)
+    found = row_of(totals)
     for name in sorted(found, key=lambda name: ("accuracy" not in name, name != "loss", name)):
         row[name] = found[name]
         if name.endswith("accuracy"):
-            interval = wilson_interval(totals[name][0], round(totals[name][1]))
+            interval = wilson_interval(totals[name].sum, round(totals[name].count))
             row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return row | {"examples": examples}
 
@@ -150,7 +154,7 @@ def run_stage(
     batches: Batches,
     *,
     done: int = 0,
-    window: Mapping[str, list[float]] | None = None,
+    window: Saved | None = None,
     last: Row | None = None,
 ) -> tuple[TrainState, Row]:
     """Runs a stage from step ``done`` to its end.
@@ -194,7 +198,7 @@ def run_stage(
             asked = _asked(outlets, stage.name, step)
             if final or asked or _due(step, s.checkpoint_every):
                 open_window.settle()
-                outlets.save(step, state, batches.get_state(), open_window.totals, row)
+                outlets.save(step, state, batches.get_state(), open_window.saved(), row)
             if asked:
                 raise Stopped(
                     f"{asked}: saved step {step} of the stage {stage.name!r}; the same command goes on from it."

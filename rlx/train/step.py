@@ -4,6 +4,7 @@ Numerators, denominators and gradients of numerators are summed over micro-batch
 division comes once, after the global sum. What couples the batch is computed by ``method.prepare`` on all of it.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from rlx import errors, metrics, numerics
 from rlx.method import Constants, Method
 from rlx.models import Model
+from rlx.parts import Call, parse
 from rlx.train import policies, sharding
 from rlx.train.forward import Arrays, Forward, method_arrays
 from rlx.train.state import TrainState
@@ -130,7 +132,7 @@ def _step(
         if constants is None:
             constants, method_state = prepare(arrays)
         numerator, denominator = method.aggregate.terms(*method.apply(constants, arrays, params["method"]))
-        return numerator, (denominator, report(method, arrays), method_state)
+        return numerator, (denominator, report(method, arrays, constants), method_state)
 
     differentiate = jax.value_and_grad(objective, has_aux=True)
     if parts == 1:
@@ -161,10 +163,17 @@ def _step(
 
 
 def _sum_over(function: Callable[[Any], Any], pieces: Any) -> Any:
-    """Sums a pytree-valued function over the leading axis of ``pieces``, one piece at a time."""
-    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], pieces))
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(lambda total, piece: (jax.tree.map(jnp.add, total, function(piece)), None), zero, pieces)[0]
+    """Sums ``(numerator, denominator, metrics, gradients)`` over the leading axis of ``pieces``, one piece at a time."""
+    numerator, denominator, reported, grads = jax.eval_shape(function, jax.tree.map(lambda x: x[0], pieces))
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (numerator, denominator, grads))
+
+    def add(total: Any, piece: Any) -> tuple[Any, None]:
+        (sums, before), (numerator, denominator, reported, grads) = total, function(piece)
+        sums = jax.tree.map(jnp.add, sums, (numerator, denominator, grads))
+        return (sums, metrics.merge(before, reported)), None
+
+    ((numerator, denominator, grads), reported), _ = jax.lax.scan(add, (zero, metrics.nothing(reported)), pieces)
+    return numerator, denominator, reported, grads
 
 
 def _cut(x: jax.Array, parts: int) -> jax.Array:
@@ -194,15 +203,29 @@ def wanted(method: Method, batch: Mapping[str, Any], names: tuple[str, ...]) -> 
     return (*dict.fromkeys(names), *(name for name in method.optional if name in free))
 
 
-def report(method: Method, arrays: Arrays) -> metrics.Metrics:
-    """The metrics that these arrays can give, by the same names for every method."""
-    arrays = jax.lax.stop_gradient(arrays)
+def report(method: Method, arrays: Arrays, constants: Constants) -> metrics.Metrics:
+    """The metrics that these arrays and constants can give, by the same names for every method."""
+    arrays, units = jax.lax.stop_gradient((arrays, constants.units))
     beta = float(method.hyperparameters.get("beta", 1.0))
     if "policy_logps" in arrays:
         return metrics.preference(arrays, beta=beta)
     if "logprobs" in arrays:
-        return metrics.tokens(arrays)
+        advantages = units.get("advantages", arrays.get("advantages"))
+        shape = arrays["logprobs"].shape
+        chosen = [x for x in units.values() if x.dtype == bool and x.shape == shape]
+        selected = functools.reduce(jnp.logical_and, chosen, jnp.ones(shape, bool))
+        return metrics.tokens(arrays) | metrics.policy_gradient(arrays, advantages, selected, **clip_range(method))
     return metrics.scored(arrays["rewards"], arrays["where"]) if "rewards" in arrays else {}
+
+
+def clip_range(method: Method) -> dict[str, float]:
+    """How far from 1 the ratio may go before a method clips it; that of PPO, 0.2, for methods that have no clip."""
+    given = method.hyperparameters
+    call = given.get("surrogate", "")
+    own = parse(call) if isinstance(call, str) and call.startswith("clip") else Call("clip")
+    named = dict(zip(("low", "high"), own.arguments, strict=False)) | dict(own.keywords)
+    found = {side: given.get(f"clip_{side}", named.get(side, 0.2)) for side in ("low", "high")}
+    return {side: float(value) for side, value in found.items() if isinstance(value, int | float)}
 
 
 def _loss(method: Method, numerator: jax.Array, denominator: jax.Array) -> metrics.Mean:
@@ -221,7 +244,7 @@ def make_eval_step(
         arrays = method_arrays(method, forward(params["policy"], batch, auxiliary, wanted(method, batch, names)))
         constants, _ = method.prepare(arrays, params["method"], method_state, jax.random.PRNGKey(0))
         terms = method.aggregate.terms(*method.apply(constants, arrays, params["method"]))
-        return report(method, arrays) | {"loss": _loss(method, *terms)}
+        return report(method, arrays, constants) | {"loss": _loss(method, *terms)}
 
     return jax.jit(evaluate)
 
