@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     from rlx.method import Shapes
     from rlx.rollout import Sampling, sample
     from rlx.train import sharding, state, step
-    from rlx.train.rollouts import training_batch
+    from rlx.train.responses import training_batch
 
     import_s = time.perf_counter() - start
     model = models.build(model_config(args.layers, args.remat))

@@ -1,7 +1,7 @@
 """What a run reports: the same names for every method, recomputed from the same arrays, mergeable over any split.
 
 A metric is a few sums (:class:`Mean`, :class:`Covariance`) or an extreme: merge micro-batches, shards and batches by
-name, and take the ``value`` at the end.
+name, and take the ``value`` at the end. The parts are arrays, or numbers on the host.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from rlx.types import Array, Batch
 class Mean(NamedTuple):
     """A mean in two parts that add up."""
 
-    sum: Array
-    count: Array
+    sum: Any
+    count: Any
 
     @property
-    def value(self) -> Array:
+    def value(self) -> Any:
         """The mean; 0 of nothing."""
         return _divide(self.sum, self.count)
 
@@ -31,13 +31,13 @@ class Mean(NamedTuple):
 class Covariance(NamedTuple):
     """A covariance in four sums that add up."""
 
-    x: Array
-    y: Array
-    product: Array
-    count: Array
+    x: Any
+    y: Any
+    product: Any
+    count: Any
 
     @property
-    def value(self) -> Array:
+    def value(self) -> Any:
         """``E[xy] - E[x] E[y]``; 0 of nothing."""
         x, y, product = (_divide(part, self.count) for part in self[:3])
         return product - x * y
@@ -46,13 +46,13 @@ class Covariance(NamedTuple):
 class Largest(NamedTuple):
     """The largest value seen; minus infinity of nothing."""
 
-    value: Array
+    value: Any
 
 
 class Smallest(NamedTuple):
     """The smallest value seen; infinity of nothing."""
 
-    value: Array
+    value: Any
 
 
 def _divide(total: Any, count: Any) -> Any:
@@ -84,8 +84,8 @@ def covariance_of(x: Array, y: Array, where: Array | None = None) -> Covariance:
     1.0
     """
     x, y = (jax.lax.stop_gradient(numerics.accumulate(part)) for part in jnp.broadcast_arrays(x, y))
-    sums = [numerics.sum(part, where=where) for part in (x, y, x * y)]
-    return Covariance(*sums, numerics.count(where, x))
+    count = numerics.count(where, x)
+    return Covariance(*(numerics.sum(part, where=where) for part in (x, y, x * y)), count=count)
 
 
 def extremes_of(x: Array, where: Array | None = None) -> tuple[Smallest, Largest]:
@@ -195,7 +195,7 @@ def tokens(batch: Batch) -> Metrics:
     Reads ``logprobs`` and, when there are any, ``entropy``, ``old_logprobs``, ``reference_logprobs`` and ``where``.
     """
     logprobs, where = numerics.accumulate(batch["logprobs"]), batch.get("where")
-    reported = {"nll": mean_of(-logprobs, where)}
+    reported: Metrics = {"nll": mean_of(-logprobs, where)}
     if "entropy" in batch:
         reported["entropy"] = mean_of(batch["entropy"], where)
     for name in ("old", "reference"):

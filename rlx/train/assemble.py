@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -53,6 +54,11 @@ class Stage(NamedTuple):
     kind: str
     rules: dict[str, Rule]
     rollout: settings_module.RolloutSettings | None = None
+
+    @property
+    def compares(self) -> str:
+        """``pairs`` or ``lists`` where the method learns from responses set against each other, else nothing."""
+        return self.method.data if self.rollout and "logprobs" not in self.method.needs else ""
 
     @property
     def mismatched(self) -> bool:
@@ -120,30 +126,46 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     updates = block.steps * (rollout.updates if rollout else 1)
     optimizer = optimizers.build(block.optimizer, updates, f"config.{name}.optimizer")
     check_split(method, block.micro_batches)
-    parts = block.micro_batches * batch_shards(mesh) * (rollout.minibatches if rollout else 1)
-    if block.batch_size % parts:
-        raise UserError(
-            f"config.{name}.batch_size={block.batch_size} must be a multiple of micro_batches x mesh.data x mesh.fsdp "
-            f"= {parts}."
-        )
+    _check_division(name, block, rollout, batch_shards(mesh))
     if model.head is None and method.needs[0] in BY_HEAD:
         raise UserError(f"{method.name} reads a scalar head, which the model lacks: set config.model.head='scalar'.")
     kind = "prompts" if rollout else _kind(block, method)
     rules = policies.check({} if name == "sft" else settings.policies, method)
+    if rollout and rollout.sync_every > 1:
+        rules[policies.SAMPLER] = Rule("snapshot", every=rollout.sync_every * rollout.updates)
     data = _data(_with_task(settings), block, kind)
     return Stage(name, block, method, optimizer, data, kind, rules, rollout)
+
+
+def _check_division(
+    name: str, block: StageSettings, rollout: settings_module.RolloutSettings | None, shards: int
+) -> None:
+    """Rows must divide evenly over what they are worked off in."""
+    rows = {"batch_size": block.batch_size}
+    parts = {"micro_batches": block.micro_batches, "mesh.data x mesh.fsdp": shards}
+    if rollout:
+        rows |= {} if rollout.keep is None else {"rollout.keep": rollout.keep}
+        parts["rollout.minibatches"] = rollout.minibatches
+    count = math.prod(parts.values())
+    for key, value in rows.items():
+        if value % count:
+            raise UserError(f"config.{name}.{key}={value} must be a multiple of {' x '.join(parts)} = {count}.")
 
 
 def _rollout(settings: Settings, method: Method) -> settings_module.RolloutSettings:
     """The block ``rollout``, with what it names found."""
     from rlx import stages
-    from rlx.rollout.verifiers import Scorer
+    from rlx.rollout import rewards
 
     found = settings_module.rollout(settings)
-    Scorer(found.verifier_of(settings.task))
+    rewards.build(found.reward or {"verifier": found.verifier_of(settings.task)})
     stages.parts_of("advantage", found.advantage)
-    if "logprobs" not in method.needs:
-        raise UserError(f"{method.name} reads no token log-probabilities: it is no method of the stage 'rl'.")
+    if "logprobs" in method.needs:
+        return found
+    if method.data not in ("pairs", "lists"):
+        raise UserError(f"{method.name} learns from {method.data} data, which responses and their rewards do not give.")
+    if found.group < 2:
+        raise UserError(f"{method.name} compares responses to a prompt: set config.rl.rollout.group to 2 or more.")
     return found
 
 

@@ -33,11 +33,13 @@ class Programs(NamedTuple):
       step: ``(state, batch) -> (state, metrics)``; the state is donated.
       evaluate: ``(state, batch) -> metrics``.
       held_out: the batches of an evaluation; called anew for each.
+      speed: rates since the last row, for the progress line and ``speed.jsonl``; None measures none.
     """
 
     step: Callable[[TrainState, HostBatch], tuple[TrainState, Mapping[str, Any]]]
     evaluate: Callable[[TrainState, HostBatch], Mapping[str, Any]]
     held_out: Callable[[], Iterable[HostBatch]]
+    speed: Callable[[], Row] | None = None
 
 
 class Outlets(NamedTuple):
@@ -49,6 +51,7 @@ class Outlets(NamedTuple):
       interrupts: wishes to stop.
       stop: ``(stage, step) -> bool`` after every step: whether to save and stop; None never does.
       on_nan: ``stop`` or ``continue``.
+      speed: ``(step, stage, rates) -> None``: rates, apart from the metrics, which two equal runs share to the bit.
     """
 
     loggers: Loggers
@@ -56,6 +59,7 @@ class Outlets(NamedTuple):
     interrupts: Interrupts
     stop: Callable[[str, int], bool] | None
     on_nan: str
+    speed: Callable[[int, str, Row], None] = lambda step, stage, rates: None
 
 
 class Window:
@@ -129,7 +133,7 @@ def evaluate(run: Callable[[HostBatch], Mapping[str, Any]], batches: Iterable[Ho
     Returns:
       The metrics, accuracies first, and ``examples``; nothing when there are no batches.
     """
-    totals: metrics.Metrics = {}
+    totals: dict[str, Any] = {}
     examples = 0
     for batch in batches:
         add(totals, jax.device_get(dict(run(batch))))
@@ -186,7 +190,10 @@ def run_stage(
             if final or step % s.log_every == 0:
                 trained = open_window.take()
                 outlets.loggers.write(step, stage.name, "train", trained)
-                progress.update(step, f"loss {trained['loss']:.4g}")
+                rates = programs.speed() if programs.speed else {}
+                if rates:
+                    outlets.speed(step, stage.name, rates)
+                progress.update(step, _note(trained, rates))
             if final or _due(step, s.eval_every):
                 open_window.settle()
                 held = evaluate(partial(programs.evaluate, state), programs.held_out())
@@ -204,6 +211,13 @@ def run_stage(
                     f"{asked}: saved step {step} of the stage {stage.name!r}; the same command goes on from it."
                 )
     return state, row
+
+
+def _note(row: Row, rates: Row) -> str:
+    """What the progress line says of a row."""
+    shown = {name: f"{row[name]:.4g}" for name in ("loss", "reward", "rollout_entropy") if name in row}
+    shown |= {name.removesuffix("_per_s"): f"{value:.0f}/s" for name, value in rates.items()}
+    return " ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def _due(step: int, every: int) -> bool:

@@ -25,6 +25,8 @@ ROLES = {
     "opponents": "opponent_",
 }
 """Role -> prefix of the arrays that it gives."""
+SAMPLER = "sampler"
+"""The follower that responses are drawn from where it is not the policy of the moment; no loss reads it."""
 UPDATES = ("fixed", "ema", "snapshot")
 
 

@@ -53,8 +53,12 @@ class RolloutSettings:
       top_k, top_p, min_p: what is left of the distribution; None: all.
       epochs: passes over the responses.
       minibatches: updates of a pass, each on its part of the prompts.
+      keep: prompts of a step that are learnt from, those whose responses differ in reward first; None: all.
+      sync_every: steps between copies of the policy to the one that draws; 1: it draws itself.
       advantage: estimator for methods that read ``advantages``; recipes bring their own.
       verifier: what rewards a response, by name or as ``module:function``; None: that of the task, or ``exact``.
+      reward: a composed reward in the place of ``verifier``, see :func:`rlx.rollout.rewards.build`; its first component
+        says what is correct.
     """
 
     max_new_tokens: int
@@ -65,8 +69,11 @@ class RolloutSettings:
     min_p: float | None = None
     epochs: int = 1
     minibatches: int = 1
+    keep: int | None = None
+    sync_every: int = 1
     advantage: str = "grpo"
     verifier: str | None = None
+    reward: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def updates(self) -> int:
@@ -209,11 +216,12 @@ def rollout(settings: Settings) -> RolloutSettings:
     """The block ``rollout`` of the stage ``rl``, checked."""
     assert settings.rl is not None  # the caller runs it
     found = _block(RolloutSettings, settings.rl.rollout, "rl.rollout")
-    _integers("config.rl.rollout", found, {"max_new_tokens": 1, "group": 1, "epochs": 1, "minibatches": 1})
-    if settings.rl.batch_size % found.minibatches:
-        raise UserError(
-            f"config.rl.batch_size={settings.rl.batch_size} does not divide into {found.minibatches} minibatches."
-        )
+    low = {"max_new_tokens": 1, "group": 1, "epochs": 1, "minibatches": 1, "sync_every": 1}
+    _integers("config.rl.rollout", found, low | ({} if found.keep is None else {"keep": 1}))
+    if found.keep is not None and found.keep > settings.rl.batch_size:
+        raise UserError(f"config.rl.rollout.keep={found.keep} is more than config.rl.batch_size.")
+    if found.reward and found.verifier is not None:
+        raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
     return found
 
 

@@ -163,7 +163,7 @@ def _step(
 
 
 def _sum_over(function: Callable[[Any], Any], pieces: Any) -> Any:
-    """Sums ``(numerator, denominator, metrics, gradients)`` over the leading axis of ``pieces``, one piece at a time."""
+    """Sums numerator, denominator, metrics and gradients over the leading axis of ``pieces``, one piece at a time."""
     numerator, denominator, reported, grads = jax.eval_shape(function, jax.tree.map(lambda x: x[0], pieces))
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (numerator, denominator, grads))
 

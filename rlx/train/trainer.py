@@ -14,7 +14,7 @@ from rlx.data import pipeline
 from rlx.data.dataset import Dataset
 from rlx.errors import UserError
 from rlx.method import Shapes
-from rlx.report.loggers import Loggers, open_loggers
+from rlx.report.loggers import JsonlLogger, Loggers, open_loggers
 from rlx.report.rows import truncate
 from rlx.report.run_report import write_report
 from rlx.train import policies
@@ -25,7 +25,7 @@ from rlx.train.log import say
 from rlx.train.loop import Outlets, Programs, Row, run_stage
 from rlx.train.programs import make_programs, this_process
 from rlx.train.state import TrainState, create_state
-from rlx.train.workdir import CHECKPOINTS, METRICS, Workdir, versions
+from rlx.train.workdir import CHECKPOINTS, METRICS, SPEED, Workdir, versions
 
 Stop = Callable[[str, int], bool]
 REFERENCE = "reference"
@@ -98,10 +98,16 @@ class Trainer:
             **this_process(),
         )
         save = partial(self._save, stage, len(train_set))
-        outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan)
+        outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan, self._speed)
         programs = _programs(self.plan, stage, train_set, held_out, held, self.folder.path / "cache")
         state, self.results[stage.name] = run_stage(stage, programs, outlets, state, batches, **left)
         return state
+
+    def _speed(self, step: int, stage: str, rates: Row) -> None:
+        """Appends rates to their own file; a resumed run leaves those of before."""
+        logger = JsonlLogger(self.folder.path / SPEED)
+        logger.write(step, stage, "train", rates)
+        logger.close()
 
     def _save(
         self, stage: Stage, examples: int, step: int, state: TrainState, iterator: dict, window: dict, row: Row

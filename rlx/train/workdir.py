@@ -16,6 +16,7 @@ from rlx.lock import Lock
 from rlx.report.rows import dump_row, write_atomically
 
 CONFIG, METRICS, RESULT, CHECKPOINTS = "config.json", "metrics.jsonl", "result.json", "checkpoints"
+SPEED = "speed.jsonl"
 CACHE = Path(".cache", "jax")
 HARMLESS = ("log_every", "eval_every", "checkpoint_every", "keep", "loggers")
 """Last words of the keys that may change between two calls: they decide what is written, not what is learned."""

@@ -12,7 +12,8 @@ from rlx.rollout import Rollout
 from rlx.train.assemble import assemble
 from rlx.train.interrupts import Stopped
 from rlx.train.main import train
-from rlx.train.rollouts import make_estimator, minibatches, training_batch
+from rlx.train.responses import training_batch
+from rlx.train.rollouts import make_estimator, minibatches
 from rlx.train.settings import RolloutSettings
 
 
@@ -30,9 +31,9 @@ def test_a_run_reports_reward_entropy_and_length(tmp_path):
     result = train(config(epochs=2, minibatches=2), tmp_path / "run")
     assert {"accuracy", "reward", "sft/loss"} <= set(result)
     row = next(row for row in rows(tmp_path / "run") if row["stage"] == "rl" and row["split"] == "train")
-    assert {"reward", "pass_at_4", "length", "finished", "rollout_entropy", "loss", "old_kl_k3", "grad_norm"} <= set(
-        row
-    )
+    of_responses = {"reward", "pass_at_4", "length", "finished", "rollout_entropy", "entropy_late", "entropy_window"}
+    of_updates = {"loss", "old_kl_k3", "grad_norm", "covariance", "clip_share_high", "log_ratio_max", "selected"}
+    assert of_responses | of_updates | {"staleness"} <= set(row)
     assert abs(row["old_kl_k3"]) < 1 and 0 <= row["reward"] <= 1
 
 
@@ -61,6 +62,40 @@ def test_the_batch_has_the_prompt_before_every_response():
     np.testing.assert_allclose(advantages[..., 0], [[0.5, -0.5]])
 
 
+def test_a_stale_sampler_a_composed_reward_and_dynamic_sampling_resume_to_the_same_numbers(tmp_path):
+    own = {
+        "sync_every": 2,
+        "keep": 2,
+        "reward": {"components": {"correct": "exact", "short": {"penalty": "linear", "weight": 0.1}}},
+    }
+    settings = config(**own)
+    settings["rl"] |= {"steps": 3, "log_every": 1}
+    train(settings, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(settings, tmp_path / "stopped", stop=lambda stage, step: stage == "rl" and step == 1)
+    train(settings, tmp_path / "stopped")
+    found = [row for row in rows(tmp_path / "whole") if row["stage"] == "rl" and row["split"] == "train"]
+    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
+    assert [row["staleness"] for row in found] == [0, 1, 0]
+    assert {"reward/correct", "reward/short"} <= set(found[0]) and found[0]["reward/short"] < 0
+    assert (tmp_path / "whole" / "speed.jsonl").read_text().count("sample_tokens_per_s") >= 3
+
+
+@pytest.mark.parametrize("name", ["dpo", "dpo_pl"])
+def test_methods_that_compare_responses_learn_from_groups(tmp_path, name):
+    settings = config(verifier="tests.train.rollouts_test:even")
+    settings["method"] = {"name": name}
+    settings["rl"] |= {"steps": 2, "log_every": 1}
+    train(settings, tmp_path)
+    found = [row for row in rows(tmp_path) if row["stage"] == "rl" and row["split"] == "train"]
+    assert all(np.isfinite(row["loss"]) for row in found) and found[0]["grad_norm"] > 0
+
+
+def even(response, example):
+    """A reward that varies from the start."""
+    return float(len(response.encode()) % 2 == 0)
+
+
 def test_minibatches_are_a_partition_of_every_epoch():
     found = minibatches(8, RolloutSettings(max_new_tokens=1, epochs=2, minibatches=4), jax.random.PRNGKey(0))
     assert [len(part) for part in found] == [2] * 8
@@ -73,8 +108,17 @@ def test_messages_name_the_culprit():
 
     with pytest.raises(UserError, match="config.rl.rollout has an unknown key 'grp'. Did you mean 'group'"):
         wrong(grp=4)
-    with pytest.raises(UserError, match="config.rl.batch_size=4 does not divide into 3 minibatches"):
+    with pytest.raises(
+        UserError,
+        match=r"config\.rl\.batch_size=4 must be a multiple of .* x rollout\.minibatches = 3",
+    ):
         wrong(minibatches=3)
+    with pytest.raises(UserError, match="config.rl.rollout.keep=5 is more than config.rl.batch_size"):
+        wrong(keep=5)
+    with pytest.raises(UserError, match="has both reward and verifier"):
+        wrong(verifier="exact", reward={"verifier": "exact"})
+    with pytest.raises(UserError, match="unknown verifier 'exat'"):
+        wrong(reward={"verifier": "exat"})
     with pytest.raises(UserError, match="reads token_rewards, values, which responses alone do not give"):
         make_estimator("gae")
     with pytest.raises(UserError, match="config.task makes the data: remove config.data.path"):
