@@ -20,7 +20,7 @@ from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError
 from rlx.method import Method
 from rlx.models import Model
-from rlx.train import optimizers, policies, reference
+from rlx.train import critic, optimizers, policies, reference
 from rlx.train import settings as settings_module
 from rlx.train.policies import Rule
 from rlx.train.settings import Settings, StageSettings
@@ -123,6 +123,7 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     block = settings.stage(name)
     method = build("sft" if name == "sft" else settings.method or "")
     rollout = _rollout(settings, method) if name == "rl" else None
+    method = _with_critic(method, rollout, model) if rollout else method
     updates = block.steps * (rollout.updates if rollout else 1)
     optimizer = optimizers.build(block.optimizer, updates, f"config.{name}.optimizer")
     check_split(method, block.micro_batches)
@@ -167,6 +168,24 @@ def _rollout(settings: Settings, method: Method) -> settings_module.RolloutSetti
     if found.group < 2:
         raise UserError(f"{method.name} compares responses to a prompt: set config.rl.rollout.group to 2 or more.")
     return found
+
+
+def _with_critic(method: Method, rollout: settings_module.RolloutSettings, model: Model) -> Method:
+    """The method with the value head's loss, where the config has a critic."""
+    found = critic.settings_of(rollout.critic)
+    if found is None:
+        if "values" in (*method.needs, *method.prepare_needs):
+            raise UserError(
+                f"{method.name} reads values: set config.rl.rollout.critic, for example {{'coefficient': 0.5}}."
+            )
+        return method
+    if model.head is None:
+        raise UserError(
+            "config.rl.rollout.critic trains a scalar head, which the model lacks: set config.model.head='scalar'."
+        )
+    if "logprobs" not in method.needs:
+        raise UserError(f"config.rl.rollout.critic: {method.name} is no loss of tokens, which a value head goes with.")
+    return critic.with_critic(method, found)
 
 
 def _with_task(settings: Settings) -> dict[str, Any]:

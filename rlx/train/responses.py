@@ -123,11 +123,22 @@ def training_batch(batch: HostBatch, drawn: Rollout, rewards: np.ndarray) -> Hos
         "candidate_where": np.repeat(batch["candidate_where"], group, 1),
         "index": batch["index"],
         "rewards": rewards,
+        "token_rewards": at_last(rewards, np.asarray(drawn.where)),
         "correct": (rewards > 0.5).astype(np.float32),
         "finished": np.asarray(drawn.finished),
         "old_logprobs": np.asarray(drawn.logprobs),
         "rollout_logprobs": np.asarray(drawn.rollout_logprobs),
     }
+
+
+def at_last(rewards: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Rewards ``[...]`` as those of tokens ``[..., M]``, given at the last real one.
+
+    >>> at_last(np.array([2.0]), np.array([[True, True, False]])).tolist()
+    [[0.0, 2.0, 0.0]]
+    """
+    last = where & (np.cumsum(where, -1) == where.sum(-1, keepdims=True))
+    return np.where(last, rewards[..., None], 0).astype(np.float32)
 
 
 def measured(drawn: Rollout, found: Rewards, real: np.ndarray) -> Metrics:

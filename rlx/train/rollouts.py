@@ -20,7 +20,9 @@ from rlx.errors import UserError
 from rlx.metrics import Mean, Metrics
 from rlx.rollout import rewards
 from rlx.rollout.rewards import Reward
+from rlx.train import critic
 from rlx.train.assemble import Run, Stage
+from rlx.train.forward import Forward
 from rlx.train.loop import HostBatch, Programs
 from rlx.train.policies import SAMPLER
 from rlx.train.programs import as_read, standing, this_process
@@ -33,22 +35,37 @@ from rlx.train.step import make_train_step
 DRAWS, ORDER, ESTIMATE = 1, 2, 3  # streams of random numbers of a step
 
 
-OF_RESPONSES = ("rewards", "correct", "finished", "lengths", "group_where", "old_logprobs", "rollout_logprobs")
+OF_RESPONSES = (
+    "rewards",
+    "token_rewards",
+    "values",
+    "correct",
+    "finished",
+    "lengths",
+    "group_where",
+    "old_logprobs",
+    "rollout_logprobs",
+)
 """What an estimator of advantages outside of a recipe may read."""
 
 
-def make_estimator(spec: str) -> Callable[[HostBatch, jax.Array], np.ndarray]:
+def make_estimator(spec: str, *, critic: bool = False) -> Callable[[HostBatch, jax.Array], np.ndarray]:
     """``(training batch, key) -> advantages [P, K, 1]`` or ``[P, K, M]`` by an estimator of the catalogue.
+
+    Args:
+      spec: the estimator, with or without arguments.
+      critic: whether there are values.
 
     Raises:
       UserError: there is none of this name, it has no such keyword, or it reads what responses alone do not give.
     """
     (part,) = stages.parts_of("advantage", spec)
-    lacking = [name for name in part.required if name not in OF_RESPONSES]
+    given = [name for name in OF_RESPONSES if critic or name != "values"]
+    lacking = [name for name in part.required if name not in given]
     if lacking:
         raise UserError(
             f"config.rl.rollout.advantage={spec!r} reads {', '.join(lacking)}, which responses alone do not give. "
-            f"There are: {', '.join(OF_RESPONSES)}."
+            f"There are: {', '.join(given)}; a critic gives values."
         )
 
     @jax.jit
@@ -58,7 +75,8 @@ def make_estimator(spec: str) -> Callable[[HostBatch, jax.Array], np.ndarray]:
 
     def advantages(batch: HostBatch, key: jax.Array) -> np.ndarray:
         where = batch["where"][..., -batch["old_logprobs"].shape[-1] :] & batch["candidate_where"][..., None]
-        return np.asarray(estimate({k: batch[k] for k in OF_RESPONSES if k in batch}, where, key))
+        given = batch | ({"values": batch["old_values"]} if "old_values" in batch else {})
+        return np.asarray(estimate({k: given[k] for k in OF_RESPONSES if k in given}, where, key))
 
     return advantages
 
@@ -85,16 +103,19 @@ def make_rollout_programs(run: Run, stage: Stage, train_set: Dataset, held_out: 
         models=models,
     )
     reads = {*stage.method.needs, *stage.method.prepare_needs}
-    estimate = make_estimator(settings.advantage) if "advantages" in reads else None
+    estimate = make_estimator(settings.advantage, critic=bool(settings.critic)) if "advantages" in reads else None
+    judge = _critic(run, settings, source.prompt_length)
     speed = Speed()
 
-    def learn_from(batch: HostBatch, key: jax.Array) -> HostBatch:
+    def learn_from(policy: Any, batch: HostBatch, key: jax.Array) -> HostBatch:
         """The batch as the method reads it: of the rows that are kept, with what responses alone do not give."""
         if settings.keep is not None:
             batch = chosen_rows(batch, settings.keep)
         if stage.compares:
             batch = pairs_of(batch) if stage.compares == "pairs" else batch
             return as_read(batch | {"scores": batch["rewards"]}, stage.method)
+        if judge is not None:
+            batch = batch | judge(policy, put_batch(batch, run.mesh))
         if estimate is not None:
             batch = batch | {"advantages": estimate(batch, jax.random.fold_in(key, ESTIMATE))}
         return batch
@@ -106,7 +127,7 @@ def make_rollout_programs(run: Run, stage: Stage, train_set: Dataset, held_out: 
         ready = time.perf_counter()
         drawn = source.collect(policy, batch, jax.random.fold_in(key, DRAWS), group=settings.group)
         speed.add(drawn.tokens, time.perf_counter() - ready, ready - began)
-        whole = learn_from(drawn.batch, key)
+        whole = learn_from(state.params["policy"], drawn.batch, key)
         found = drawn.metrics | {"staleness": staleness(state, settings)}
         began = time.perf_counter()
         for rows in minibatches(len(whole["tokens"]), settings, jax.random.fold_in(key, ORDER)):
@@ -124,6 +145,15 @@ def make_rollout_programs(run: Run, stage: Stage, train_set: Dataset, held_out: 
     size = stage.settings.batch_size
     batches = lambda: held_out.batches(size, **this_process()) if len(held_out) else ()  # noqa: E731
     return Programs(step, evaluate, batches, speed.take)
+
+
+def _critic(run: Run, settings: RolloutSettings, prompt_length: int) -> Callable[..., HostBatch] | None:
+    """What gives the values at the time of the rollout, and returns; None without a value head to train."""
+    own = critic.settings_of(settings.critic)
+    if own is None:
+        return None
+    mesh = run.mesh if run.mesh.size > 1 else None
+    return critic.make_critic(Forward(run.model, prompt_length=prompt_length, mesh=mesh), own)
 
 
 def staleness(state: TrainState, settings: RolloutSettings) -> Mean:

@@ -59,6 +59,7 @@ class RolloutSettings:
       verifier: what rewards a response, by name or as ``module:function``; None: that of the task, or ``exact``.
       reward: a composed reward in the place of ``verifier``, see :func:`rlx.rollout.rewards.build`; its first component
         says what is correct.
+      critic: a value head that is trained along, see :class:`rlx.train.critic.CriticSettings`; empty: none.
     """
 
     max_new_tokens: int
@@ -74,6 +75,7 @@ class RolloutSettings:
     advantage: str = "grpo"
     verifier: str | None = None
     reward: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    critic: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def updates(self) -> int:

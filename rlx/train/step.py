@@ -214,7 +214,10 @@ def report(method: Method, arrays: Arrays, constants: Constants) -> metrics.Metr
         shape = arrays["logprobs"].shape
         chosen = [x for x in units.values() if x.dtype == bool and x.shape == shape]
         selected = functools.reduce(jnp.logical_and, chosen, jnp.ones(shape, bool))
-        return metrics.tokens(arrays) | metrics.policy_gradient(arrays, advantages, selected, **clip_range(method))
+        found = metrics.tokens(arrays) | metrics.policy_gradient(arrays, advantages, selected, **clip_range(method))
+        if "returns" in arrays:
+            found["value_error"] = metrics.mean_of(jnp.square(arrays["values"] - arrays["returns"]), arrays["where"])
+        return found
     return metrics.scored(arrays["rewards"], arrays["where"]) if "rewards" in arrays else {}
 
 

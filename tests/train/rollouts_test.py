@@ -91,6 +91,18 @@ def test_methods_that_compare_responses_learn_from_groups(tmp_path, name):
     assert all(np.isfinite(row["loss"]) for row in found) and found[0]["grad_norm"] > 0
 
 
+@pytest.mark.parametrize(("name", "advantage"), [("ppo", "grpo"), ("ppo_clip_loss", "gae(1.0, 0.95)")])
+def test_a_value_head_learns_the_returns(tmp_path, name, advantage):
+    critic = {"coefficient": 1.0, "clip": 10.0}
+    settings = config(verifier="tests.train.rollouts_test:even", critic=critic, epochs=4, advantage=advantage)
+    settings["model"]["head"] = "scalar"
+    settings["method"] = {"name": name}
+    settings["rl"] |= {"steps": 6, "log_every": 1}
+    train(settings, tmp_path)
+    found = [row["value_error"] for row in rows(tmp_path) if row["stage"] == "rl" and row["split"] == "train"]
+    assert found[-1] < found[0] / 2
+
+
 def even(response, example):
     """A reward that varies from the start."""
     return float(len(response.encode()) % 2 == 0)
@@ -117,9 +129,17 @@ def test_messages_name_the_culprit():
         wrong(keep=5)
     with pytest.raises(UserError, match="has both reward and verifier"):
         wrong(verifier="exact", reward={"verifier": "exact"})
+    with pytest.raises(UserError, match="ppo reads values: set config.rl.rollout.critic"):
+        bad = config()
+        bad["method"] = {"name": "ppo"}
+        assemble(bad)
+    with pytest.raises(UserError, match="critic trains a scalar head, which the model lacks"):
+        wrong(critic={"coefficient": 0.5})
+    with pytest.raises(UserError, match="critic has an unknown key 'clp'. Did you mean 'clip'"):
+        wrong(critic={"clp": 0.5})
     with pytest.raises(UserError, match="unknown verifier 'exat'"):
         wrong(reward={"verifier": "exat"})
-    with pytest.raises(UserError, match="reads token_rewards, values, which responses alone do not give"):
+    with pytest.raises(UserError, match="reads values, which responses alone do not give"):
         make_estimator("gae")
     with pytest.raises(UserError, match="config.task makes the data: remove config.data.path"):
         bad = config()
