@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx import errors, numerics
+from rlx.levels import LEVELS, Level
 from rlx.method import arrays_of, keywords_of, take
 from rlx.parts import Call, parse, part
 from rlx.policy import importance, ratios, regularize, surrogates
@@ -94,6 +95,16 @@ class Part(NamedTuple):
     def changes(self) -> str:
         """The array that a part of the stage ``reward`` gives anew: rewards of tokens where it reads them."""
         return "token_rewards" if "token_rewards" in self.required else "rewards"
+
+    @property
+    def level(self) -> Level | None:
+        """What the numbers of an estimator are of, where that is neither tokens nor responses."""
+        return next((LEVELS[name] for name in self.required if name in LEVELS), None)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The arrays that it must have, and those that lead from its results to the tokens."""
+        return (*self.required, *(self.level.index if self.level else ()))
 
 
 class Known(NamedTuple):
@@ -282,7 +293,7 @@ def arrays_read(parts: Mapping[str, Sequence[Part]]) -> Reads:
     every = [part for stage in parts.values() for part in stage]
     given = [] if parts["advantage"] else ["advantages"]
     given += [name for name in (bonus_of(parts),) if parts["reward_bonus"] and name not in made]
-    required = [name for part in every for name in part.required if name not in made]
+    required = [name for part in every for name in part.reads if name not in made]
     optional = ["weights", "lengths", *(name for part in every for name in part.optional if name not in made)]
     required = tuple(dict.fromkeys((*given, *required)))
     return Reads(required, tuple(name for name in dict.fromkeys(optional) if name not in required))
@@ -320,13 +331,15 @@ class Run:
         options = keywords_of(part.function)
         ambient: dict[str, Any] = {"axis_name": self.axis_name} if "axis_name" in options else {}
         if "where" in options and part.required:
-            ambient["where"] = self._where(part.required[0])
+            ambient["where"] = self._where(part)
         if "key" in options:
             ambient["key"] = next(self._keys)
         return part.function(**taken, **{**ambient, **part.keywords})
 
-    def _where(self, name: str) -> Array | None:
-        axes = VOCABULARY[name][0].lstrip(".")
+    def _where(self, part: Part) -> Array | None:
+        if part.level and part.level.where:
+            return part.level.where(self.pool)
+        axes = VOCABULARY[part.required[0]][0].lstrip(".")
         if axes == "KT":
             return self.where
         return self.pool["group_where"] if axes in ("K", "KE") else None
@@ -335,6 +348,8 @@ class Run:
         """The result of a part as ``[..., K, T]`` or ``[..., K, 1]``; of several results, the advantages."""
         found = self(part)
         array = getattr(found, "advantages", found)
+        if part.level:
+            return part.level.tokens(array, self.pool)
         if not hasattr(array, "ndim") or array.ndim not in (self.where.ndim - 1, self.where.ndim):
             raise errors.UserError(f"{part.label} gives no array of tokens or responses, but {type(found).__name__}.")
         return array if array.ndim == self.where.ndim else array[..., None]

@@ -105,9 +105,11 @@ VOCABULARY: dict[str, tuple[str, str]] = {
     # anchor states, rollout trees, ragged groups
     "state_ids": ("...KS", "anchor state of a step"),
     "step_rewards": ("...KS", "reward of a step in an environment"),
-    "tree_parent": ("...N", "parent of a node in a rollout tree"),
+    "tree_parent": ("...N", "parent of a node in a rollout tree: -1 for the root, less for no node"),
     "node_values": ("...N", "value of a node of a tree"),
     "node_rewards": ("...N", "outcome reward of a leaf of a tree; that of other nodes does not count"),
+    "node_ids": ("...KS", "node of the rollout tree that a step leads to, negative for none"),
+    "edge_ids": ("...KS", "number i N + j of the edge that a step goes along, negative for none"),
     "edges": ("...KNN", "adjacency of a sampled graph, nonzero for an edge from i to j"),
     "top_logprobs": ("...STV", "log-probabilities of the most likely tokens at a token of a step"),
     "group_where": ("...K", "real members of a ragged group"),

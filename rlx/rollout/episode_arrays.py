@@ -16,7 +16,7 @@ def to_arrays(episodes: Sequence[Sequence[Episode]], index: np.ndarray | None = 
 
     Returns:
         * ``tokens, valid, where [P, K, L + M]``: prompts left-padded, actions scored; ``candidate_where [P, K]``
-        * ``index [P]``; ``rewards`` (sum of the steps), ``correct``, ``lengths [P, K]``
+        * ``index [P]``; ``rewards`` (sum of the steps), ``correct``, ``finished``, ``lengths [P, K]``
         * of response tokens, ``[P, K, M]``: ``turn_ids`` (-1 where nothing is scored), ``token_rewards`` (of a step, at
           its last token), and what the policy told of its tokens (see ``Action``), 0 where nothing is scored
         * of steps, ``[P, K, S]``: ``state_ids`` (equal within an example where the states are; -1 for none),
@@ -47,6 +47,7 @@ def to_arrays(episodes: Sequence[Sequence[Episode]], index: np.ndarray | None = 
         "index": np.arange(lead[0], dtype=np.int32) if index is None else np.asarray(index, np.int32),
         "rewards": arrays["step_rewards"].sum(-1),
         "correct": np.array([[episode.correct for episode in group] for group in episodes], bool),
+        "finished": np.array([[episode.finished for episode in group] for group in episodes], bool),
         "lengths": arrays["valid"][..., shape.prompt :].sum(-1).astype(np.int32),
     }
 

@@ -56,13 +56,14 @@ class Step(NamedTuple):
 
 
 class Episode:
-    """An episode while it is played, and after."""
+    """An episode while it is played, and after: ``finished`` where the environment ended it, not the last turn."""
 
     def __init__(self, environment: Environment, example: Example, shape: Shape, tokenizer: Tokenizer):
         self.environment, self.example, self.shape, self.tokenizer = environment, example, shape, tokenizer
         first = environment.reset(example)
         self.prompt = encode_prompt(example.prompt + first.observation, tokenizer, shape.prompt).tolist()
         self.state, self.done, self.correct, self.failure = first.state, first.done, first.correct, ""
+        self.finished = first.done
         self.steps: list[Step] = []
 
     def context(self) -> list[int]:
@@ -87,7 +88,7 @@ class Episode:
         shown = [] if ended else self.tokenizer.encode(turn.observation)[: self.shape.observation]
         told = {name: np.asarray(values, np.float32)[: len(kept)] for name, values in action.arrays.items()}
         self.steps.append(Step(self.state, kept, shown, float(turn.reward), told))
-        self.state, self.done, self.correct = turn.state, ended, turn.correct
+        self.state, self.done, self.correct, self.finished = turn.state, ended, turn.correct, turn.done
 
     def _cut(self, action: list[int]) -> list[int]:
         """An action ends with EOS, or with the first token that completes the environment's ``stop``."""
