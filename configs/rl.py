@@ -10,6 +10,7 @@ transformer first learns from written answers, far from perfectly; then it draws
 which the verifier rewards, and the method moves it. Each step of the stage ``rl`` is one such batch. The table in the
 run directory has the ``accuracy`` on held-out prompts; ``metrics.jsonl`` the reward, entropy, length and the rest of
 every step. Methods that read ``advantages`` get those of ``rl.rollout.advantage``; recipes bring their own estimator.
+Those that read ``values`` have a value head, trained along; ``multi_objective_grpo_loss`` has a second objective.
 ``:smoke`` (or ``:<name>,smoke``) takes seconds.
 """
 
@@ -18,19 +19,30 @@ from ml_collections import ConfigDict
 from rlx import catalog
 from rlx.build import build
 from rlx.errors import UserError, close_matches
+from rlx.train.rollouts import OF_RESPONSES
 from rlx.train.smoke import shrink
 
-ARRAYS = ("advantages", "rewards", "correct", "finished", "rollout_logprobs", "old_logprobs", "lengths")
-"""What the responses to a prompt and their rewards give."""
 OF_THE_POLICY = ("logprobs", "reference_logprobs", "entropy", "renyi2", "top_p_entropy", "expected_discriminator")
 """What the forward passes give."""
-FAMILIES = ("policy", "discriminative", "entropy")
+OBJECTIVES = {
+    "components": {
+        "correct": "exact",
+        "form": {"verifier": "matches", "options": {"pattern": "[0-9]{2}"}, "weight": 0.1},
+    }
+}
+"""What a method of several objectives weighs: whether the answer is right, and whether it has two digits."""
+FAMILIES = ("policy", "discriminative", "entropy", "advantages")
+
+
+def reads(name):
+    """The arrays that a method reads."""
+    method = build(name)
+    return {*method.needs, *method.prepare_needs}
 
 
 def trains(name):
     """Whether responses and forward passes give all that a method reads."""
-    method = build(name)
-    return {*method.needs, *method.prepare_needs} <= {*ARRAYS, *OF_THE_POLICY} and "logprobs" in method.needs
+    return "logprobs" in build(name).needs and reads(name) <= {"advantages", *OF_RESPONSES, *OF_THE_POLICY}
 
 
 NAMES = [
@@ -53,7 +65,14 @@ def get_config(arg=None):
         {
             "seed": 0,
             "tokenizer": {"name": "byte"},
-            "model": {"name": "transformer", "hidden_size": 64, "num_layers": 2, "num_heads": 4, "init_std": 0.1},
+            "model": {
+                "name": "transformer",
+                "hidden_size": 64,
+                "num_layers": 2,
+                "num_heads": 4,
+                "init_std": 0.1,
+                **({"head": "scalar"} if "values" in reads(name) else {}),
+            },
             "task": {"name": "modadd"},
             "data": {"max_prompt_length": 8, "max_response_length": 4, "eval_fraction": 0.05},
             "mesh": {"data": 1, "fsdp": 1, "model": 1},
@@ -69,7 +88,15 @@ def get_config(arg=None):
                 "batch_size": 64,
                 "micro_batches": 1,
                 "optimizer": {**optimizer, "learning_rate": 1e-3},
-                "rollout": {"group": 8, "max_new_tokens": 3, "temperature": 1.0, "epochs": 1, "minibatches": 1},
+                "rollout": {
+                    "group": 8,
+                    "max_new_tokens": 3,
+                    "temperature": 1.0,
+                    "epochs": 1,
+                    "minibatches": 1,
+                    **({"critic": {"coefficient": 0.5}} if "values" in reads(name) else {}),
+                    **({"reward": OBJECTIVES} if "objective_rewards" in reads(name) else {}),
+                },
                 "eval_every": 100,
                 "checkpoint_every": 100,
                 "log_every": 10,

@@ -61,6 +61,16 @@ class Stage(NamedTuple):
         return self.method.data if self.rollout and "logprobs" not in self.method.needs else ""
 
     @property
+    def reads(self) -> frozenset[str]:
+        """Arrays that the method reads and, for one that reads advantages, their estimator."""
+        from rlx import stages
+
+        names = {*self.method.needs, *self.method.prepare_needs}
+        estimators = stages.parts_of("advantage", self.rollout.advantage) if self.rollout else ()
+        of_estimator = estimators[0].reads if estimators and "advantages" in names else ()
+        return frozenset((*names, *of_estimator))
+
+    @property
     def mismatched(self) -> bool:
         """Whether the method reads prompts with the responses of other examples (KTO)."""
         return any(name in MISMATCHED for name in (*self.method.needs, *self.method.prepare_needs))

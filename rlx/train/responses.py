@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,6 +16,7 @@ from rlx.rollout import Rollout, Sampling, sample
 from rlx.rollout.rewards import Reward, Rewards
 from rlx.rollout.tasks import Example
 from rlx.rollout.verifiers import responses_of
+from rlx.train import response_arrays
 from rlx.train.assemble import Run, examples
 from rlx.train.loop import HostBatch
 from rlx.train.settings import RolloutSettings
@@ -60,23 +61,51 @@ class Responses:
       settings: of the stage's rollouts.
       dataset: of the prompts; its records hold the answers.
       reward: of the responses.
+      reads: arrays that are read of the batches; those that cost something are made only then.
     """
 
-    def __init__(self, run: Run, settings: RolloutSettings, dataset: Dataset, reward: Reward):
-        self.run, self.settings, self.dataset, self.reward = run, settings, dataset, reward
+    def __init__(
+        self,
+        run: Run,
+        settings: RolloutSettings,
+        dataset: Dataset,
+        reward: Reward,
+        reads: Collection[str] = (),
+    ):
+        self.run, self.settings, self.dataset, self.reward, self.reads = run, settings, dataset, reward, reads
         self.examples = examples(run.settings.task) if run.settings.task else None
         self.prompt_length = dataset.lengths.prompt
 
     def collect(self, policy: Any, batch: HostBatch, key: jax.Array, *, group: int, greedy: bool = False) -> Collected:
         """As :class:`Source` says."""
-        mesh = self.run.mesh if self.run.mesh.size > 1 else None
-        prompts = batch["tokens"][:, 0], batch["valid"][:, 0]
-        options = {"group": group, "sampling": sampling_of(self.run, self.settings, greedy), "key": key, "mesh": mesh}
-        drawn = jax.device_get(sample(self.run.model, policy, *prompts, **options))
+        drawn = self._drawn(policy, batch, key, group=group, greedy=greedy)
         found = self._rewards(drawn, batch)
         whole = training_batch(batch, drawn, found.total)
         whole["correct"] = (next(iter(found.components.values())) > 0.5).astype(np.float32)
+        if not greedy:
+            whole |= self._more(whole, drawn, found)
+        if "baseline_rewards" in self.reads and not greedy:
+            likeliest = self._drawn(policy, batch, key, group=1, greedy=True)
+            whole["baseline_rewards"] = self._rewards(likeliest, batch).total[:, 0]
         return Collected(whole, measured(drawn, found, batch["candidate_where"]), int(drawn.lengths.sum()))
+
+    def _drawn(self, policy: Any, batch: HostBatch, key: jax.Array, *, group: int, greedy: bool) -> Rollout:
+        mesh = self.run.mesh if self.run.mesh.size > 1 else None
+        prompts = batch["tokens"][:, 0], batch["valid"][:, 0]
+        options = {"group": group, "sampling": sampling_of(self.run, self.settings, greedy), "key": key, "mesh": mesh}
+        return jax.device_get(sample(self.run.model, policy, *prompts, **options))
+
+    def _more(self, whole: HostBatch, drawn: Rollout, found: Rewards) -> HostBatch:
+        told = response_arrays.Told(
+            np.asarray(drawn.tokens),
+            np.asarray(drawn.where),
+            np.asarray(drawn.entropy),
+            whole["correct"],
+            found.components,
+            whole["candidate_where"],
+            self.run.tokenizer,
+        )
+        return response_arrays.make(self.reads, told)
 
     def _rewards(self, drawn: Rollout, batch: HostBatch) -> Rewards:
         own = [self._example(int(index)) for index in batch["index"]]

@@ -20,7 +20,7 @@ from rlx.errors import UserError
 from rlx.metrics import Mean, Metrics
 from rlx.rollout import rewards
 from rlx.rollout.rewards import Reward
-from rlx.train import critic
+from rlx.train import critic, response_arrays
 from rlx.train.assemble import Run, Stage
 from rlx.train.forward import Forward
 from rlx.train.loop import HostBatch, Programs
@@ -45,6 +45,8 @@ OF_RESPONSES = (
     "group_where",
     "old_logprobs",
     "rollout_logprobs",
+    "baseline_rewards",
+    *response_arrays.ARRAYS,
 )
 """What an estimator of advantages outside of a recipe may read."""
 
@@ -61,7 +63,7 @@ def make_estimator(spec: str, *, critic: bool = False) -> Callable[[HostBatch, j
     """
     (part,) = stages.parts_of("advantage", spec)
     given = [name for name in OF_RESPONSES if critic or name != "values"]
-    lacking = [name for name in part.required if name not in given]
+    lacking = [name for name in part.reads if name not in given]
     if lacking:
         raise UserError(
             f"config.rl.rollout.advantage={spec!r} reads {', '.join(lacking)}, which responses alone do not give. "
@@ -76,7 +78,7 @@ def make_estimator(spec: str, *, critic: bool = False) -> Callable[[HostBatch, j
     def advantages(batch: HostBatch, key: jax.Array) -> np.ndarray:
         where = batch["where"][..., -batch["old_logprobs"].shape[-1] :] & batch["candidate_where"][..., None]
         given = batch | ({"values": batch["old_values"]} if "old_values" in batch else {})
-        return np.asarray(estimate({k: given[k] for k in OF_RESPONSES if k in given}, where, key))
+        return np.asarray(estimate({k: given[k] for k in (*part.reads, *part.optional) if k in given}, where, key))
 
     return advantages
 
@@ -91,7 +93,7 @@ def make_rollout_programs(run: Run, stage: Stage, train_set: Dataset, held_out: 
     assert settings is not None  # a stage of this kind
     beside, models = standing(stage, held)
     reward = reward_of(settings, run)
-    source, tests = (Responses(run, settings, dataset, reward) for dataset in (train_set, held_out))
+    source, tests = (Responses(run, settings, dataset, reward, stage.reads) for dataset in (train_set, held_out))
     update = make_train_step(
         run.model,
         stage.method,
@@ -102,8 +104,8 @@ def make_rollout_programs(run: Run, stage: Stage, train_set: Dataset, held_out: 
         rules=stage.rules,
         models=models,
     )
-    reads = {*stage.method.needs, *stage.method.prepare_needs}
-    estimate = make_estimator(settings.advantage, critic=bool(settings.critic)) if "advantages" in reads else None
+    reads_advantages = "advantages" in stage.reads
+    estimate = make_estimator(settings.advantage, critic=bool(settings.critic)) if reads_advantages else None
     judge = _critic(run, settings, source.prompt_length)
     speed = Speed()
 

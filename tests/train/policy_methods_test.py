@@ -53,7 +53,13 @@ def two_steps(name: str):
     config = rl.get_config(f"{name},smoke").to_dict()
     config["sft"]["steps"] = 0
     config["rl"] |= {"steps": 2, "checkpoint_every": 0}
-    config["rl"]["rollout"]["verifier"] = f"{__name__}:residue"
+    rollout, verifier = config["rl"]["rollout"], f"{__name__}:residue"
+    if "reward" in rollout:
+        rollout["reward"]["components"]["correct"] = verifier
+    else:
+        rollout["verifier"] = verifier
+    if "answers" in rl.reads(name):
+        rollout["top_k"] = 4  # where no two answers agree, such a method has nothing to say
     config["data"]["eval_fraction"] = 0.0
     return config
 
