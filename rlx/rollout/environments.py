@@ -209,3 +209,40 @@ def build(config: Mapping[str, Any]) -> Environment:
     if not isinstance(environment.turns, int) or environment.turns < 1:
         raise UserError(f"environment {name!r} has turns={environment.turns!r}; there must be at least one.")
     return environment
+
+
+def of_task(task: Mapping[str, Any]) -> Environment:
+    """Returns the environment of a block ``task`` of a config: ``environment`` names it, the rest are its keywords.
+
+    ``seed``, ``size`` and ``split`` are those of its examples (``starts``).
+    """
+    options = {key: value for key, value in task.items() if key not in ("environment", "seed", "size", "split")}
+    return build({"name": task["environment"], **options})
+
+
+def starts(task: Mapping[str, Any]) -> list[Example]:
+    """Returns the examples that the episodes of a block ``task`` start from.
+
+    Raises:
+        UserError: the block has no ``size``.
+
+    >>> len(starts({"environment": "calculator", "size": 4}))
+    4
+    """
+    if not isinstance(task.get("size"), int):
+        raise UserError("config.task.size is missing: an environment makes as many examples as are asked for.")
+    return of_task(task).examples(task.get("seed", 0), task["size"], split=task.get("split", "train"))
+
+
+def records(task: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns the examples of a block ``task`` as rows: what is shown first, and the actions of an expert, if any.
+
+    >>> records({"environment": "calculator", "size": 1})
+    [{'prompt': '64+52+28+32=\\n', 'response': 'calc: 64+52\\ncalc: 116+28\\ncalc: 144+32\\nanswer: 176\\n'}]
+    """
+    environment = of_task(task)
+    expert = getattr(environment, "expert", lambda example: [example.answer])
+    return [
+        {"prompt": one.prompt + environment.reset(one).observation, "response": "".join(expert(one))}
+        for one in starts(task)
+    ]

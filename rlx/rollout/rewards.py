@@ -5,7 +5,7 @@
 with v of verifiers (from 0 to 1), gates g among them, and p of lengths.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,11 @@ from rlx.rollout.imports import by_name, check_options
 from rlx.rollout.tasks.example import Example
 from rlx.rollout.verifiers import Response, Scorer
 
-_KEYS = ("verifier", "penalty", "weight", "gate", "threshold", "options")
+_KEYS = ("verifier", "penalty", "model", "weight", "gate", "threshold", "options")
+_SOURCES = ("verifier", "penalty", "model")
+
+Models = Callable[..., Any]
+"""``(name, **options) -> score``, as :class:`Scorer` scores: finds a reward model. The trainer has one."""
 
 
 class Rewards(NamedTuple):
@@ -84,11 +88,13 @@ class Reward:
     """A reward as a config says it.
 
     Args:
-        components: name to a verifier (a name, path or function), or to a dict with ``verifier`` or ``penalty`` and
-            ``weight`` (1), ``gate`` (False: is added; True: multiplies the sum), ``threshold`` (None; else what is at
-            least as large counts 1, the rest 0), ``options`` of the verifier or penalty.
+        components: name to a verifier (a name, path or function), or to a dict with ``verifier``, ``penalty`` or
+            ``model`` (a learned one) and ``weight`` (1), ``gate`` (False: is added; True: multiplies the sum),
+            ``threshold`` (None; else what is at least as large counts 1, the rest 0), ``options`` of the verifier,
+            penalty or model.
         clip: lowest and highest total, or None.
         tokenizer: for verifiers that read something else than the responses are.
+        models: finds learned models.
 
     Raises:
         UserError: an unknown name, key or option, with close matches, or no component that is added.
@@ -99,9 +105,13 @@ class Reward:
     """
 
     def __init__(
-        self, components: Mapping[str, Any], clip: Sequence[float] | None = None, tokenizer: Tokenizer | None = None
+        self,
+        components: Mapping[str, Any],
+        clip: Sequence[float] | None = None,
+        tokenizer: Tokenizer | None = None,
+        models: Models | None = None,
     ):
-        self.parts = {name: _part(name, value, tokenizer) for name, value in components.items()}
+        self.parts = {name: _part(name, value, tokenizer, models) for name, value in components.items()}
         if all(part.gate or part.is_penalty for part in self.parts.values()):
             raise UserError("reward.components needs a verifier that is no gate: there is nothing to add up.")
         if clip is not None and (len(clip) != 2 or not clip[0] <= clip[1]):
@@ -149,7 +159,7 @@ class Reward:
         return sum(part.score.failures for part in self.parts.values() if isinstance(part.score, Scorer))
 
 
-def build(config: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> Reward:
+def build(config: Mapping[str, Any], tokenizer: Tokenizer | None = None, models: Models | None = None) -> Reward:
     """Returns the reward of a config: ``components`` and ``clip`` of ``Reward``, or a single ``verifier``.
 
     >>> build({"verifier": "exact"})([["5"]], [Example("2+3", "5")]).report()
@@ -163,21 +173,21 @@ def build(config: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> Rewa
         raise UserError("reward needs either a verifier or components.")
     verifier = config.get("verifier")
     components = config["components"] if verifier is None else {_name(verifier): verifier}
-    return Reward(components, config.get("clip"), tokenizer)
+    return Reward(components, config.get("clip"), tokenizer, models)
 
 
 def _name(verifier: Any) -> str:
     return verifier.rpartition(":")[2] if isinstance(verifier, str) else getattr(verifier, "__name__", "verifier")
 
 
-def _part(name: str, value: Any, tokenizer: Tokenizer | None) -> _Part:
+def _part(name: str, value: Any, tokenizer: Tokenizer | None, models: Models | None) -> _Part:
     given = dict(value) if hasattr(value, "keys") else {"verifier": value}
     owner = f"reward.components.{name}"
     for key in given:
         if key not in _KEYS:
             raise UserError(f"unknown key {owner}.{key}; keys are {list(_KEYS)}.{close_matches(key, _KEYS)}")
-    if ("verifier" in given) == ("penalty" in given):
-        raise UserError(f"{owner} needs either a verifier or a penalty.")
+    if len([key for key in _SOURCES if key in given]) != 1:
+        raise UserError(f"{owner} needs one of a verifier, a penalty and a model.")
     is_penalty, options = "penalty" in given, dict(given.get("options") or {})
     gate, weight = bool(given.get("gate", False)), float(given.get("weight", 1.0))
     if is_penalty and (gate or given.get("threshold") is not None):
@@ -188,6 +198,10 @@ def _part(name: str, value: Any, tokenizer: Tokenizer | None) -> _Part:
         penalty = by_name(given["penalty"], PENALTIES, "penalty")
         check_options(penalty, options, f"penalty {given['penalty']!r}")
         return _Part(penalty, weight, False, None, options, True)
+    if "model" in given:
+        if models is None:
+            raise UserError(f"{owner}: a learned model scores in a run alone, which has the model's tokens.")
+        return _Part(models(given["model"], **options), weight, gate, given.get("threshold"), {}, False)
     scorer = Scorer(given["verifier"], tokenizer, options)
     return _Part(scorer, weight, gate, given.get("threshold"), {}, False)
 

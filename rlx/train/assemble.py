@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import optax
@@ -114,6 +115,8 @@ def assemble(config: Mapping[str, Any] | ConfigDict) -> Run:
             f"config.model.vocab_size={model.vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size} tokens."
         )
     mesh = make_mesh(settings.mesh)
+    if settings.start is not None:
+        check_run(settings.start, "config.start")
     stages = tuple(_stage(name, settings, model, mesh) for name in settings.stages)
     running = tuple(stage for stage in stages if stage.settings.steps)
     if not running:
@@ -131,7 +134,7 @@ def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, 
 
 def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     block = settings.stage(name)
-    method = build("sft" if name == "sft" else settings.method or "")
+    method = build(settings.method_of(name))
     rollout = _rollout(settings, method) if name == "rl" else None
     method = _with_critic(method, rollout, model) if rollout else method
     updates = block.steps * (rollout.updates if rollout else 1)
@@ -141,7 +144,7 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     if model.head is None and method.needs[0] in BY_HEAD:
         raise UserError(f"{method.name} reads a scalar head, which the model lacks: set config.model.head='scalar'.")
     kind = "prompts" if rollout else _kind(block, method)
-    rules = policies.check({} if name == "sft" else settings.policies, method)
+    rules = policies.check(settings.policies if name == settings.stages[-1] and name != "sft" else {}, method)
     if rollout and rollout.sync_every > 1:
         rules[policies.SAMPLER] = Rule("snapshot", every=rollout.sync_every * rollout.updates)
     data = _data(_with_task(settings), block, kind)
@@ -169,7 +172,7 @@ def _rollout(settings: Settings, method: Method) -> settings_module.RolloutSetti
     from rlx.rollout import rewards
 
     found = settings_module.rollout(settings)
-    rewards.build(found.reward or {"verifier": found.verifier_of(settings.task)})
+    rewards.build(found.reward or {"verifier": found.verifier_of(settings.task)}, models=_find_model(settings))
     stages.parts_of("advantage", found.advantage)
     if "logprobs" in method.needs:
         return found
@@ -178,6 +181,31 @@ def _rollout(settings: Settings, method: Method) -> settings_module.RolloutSetti
     if found.group < 2:
         raise UserError(f"{method.name} compares responses to a prompt: set config.rl.rollout.group to 2 or more.")
     return found
+
+
+def _find_model(settings: Settings) -> Callable[..., None]:
+    """Makes sure that a learned reward can be found when its time comes."""
+
+    def check(name: str, *, win_rate: bool = False) -> None:
+        del win_rate
+        if name == "reward" and "reward" not in settings.stages:
+            raise UserError("a reward of model='reward' is that of the stage 'reward', which config.stages lacks.")
+        if name != "reward":
+            check_run(name, "a component of config.rl.rollout.reward")
+
+    return check
+
+
+def check_run(path: str, owner: str) -> None:
+    """Makes sure that there is a run.
+
+    Raises:
+      UserError: there is none, with the remedy.
+    """
+    folder = Path(path)
+    folder = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{owner} names the run {path}, which is no run directory: it has no config.json.")
 
 
 def _with_critic(method: Method, rollout: settings_module.RolloutSettings, model: Model) -> Method:
@@ -202,12 +230,18 @@ def _with_task(settings: Settings) -> dict[str, Any]:
     """The block ``data``, with the examples of the task for records where the config names one."""
     if not settings.task:
         return dict(settings.data)
-    from rlx.rollout import tasks
+    from rlx.rollout import environments, tasks
 
-    taken = [key for key in ("source", "path", "records") if key in settings.data]
+    multi = "environment" in settings.task
+    made = ("source", "path", "records", *(("max_response_length",) if multi else ()))
+    taken = [key for key in made if key in settings.data]
     if taken:
         raise UserError(f"config.task makes the data: remove config.data.{taken[0]}.")
-    return {**settings.data, "source": "memory", "records": tasks.records(examples(settings.task))}
+    if multi:
+        rows, long = environments.records(settings.task), {"max_response_length": 1}  # the stages lay episodes out
+    else:
+        rows, long = tasks.records(examples(settings.task)), {}
+    return {**settings.data, **long, "source": "memory", "records": rows}
 
 
 def examples(task: Mapping[str, Any]) -> list[Any]:

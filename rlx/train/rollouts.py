@@ -22,11 +22,13 @@ from rlx.rollout import rewards
 from rlx.rollout.rewards import Reward
 from rlx.train import critic, response_arrays
 from rlx.train.assemble import Run, Stage
+from rlx.train.episodes import OF_EPISODES, Episodes
 from rlx.train.forward import Forward
 from rlx.train.loop import HostBatch, Programs
 from rlx.train.policies import SAMPLER
 from rlx.train.programs import as_read, standing, this_process
-from rlx.train.responses import Responses, Speed, chosen_rows, mean, pairs_of
+from rlx.train.responses import Responses, Source, Speed, chosen_rows, mean, pairs_of
+from rlx.train.reward_models import finder
 from rlx.train.settings import RolloutSettings
 from rlx.train.sharding import put_batch
 from rlx.train.state import TrainState
@@ -51,18 +53,21 @@ OF_RESPONSES = (
 """What an estimator of advantages outside of a recipe may read."""
 
 
-def make_estimator(spec: str, *, critic: bool = False) -> Callable[[HostBatch, jax.Array], np.ndarray]:
+def make_estimator(
+    spec: str, *, critic: bool = False, more: Sequence[str] = ()
+) -> Callable[[HostBatch, jax.Array], np.ndarray]:
     """``(training batch, key) -> advantages [P, K, 1]`` or ``[P, K, M]`` by an estimator of the catalogue.
 
     Args:
       spec: the estimator, with or without arguments.
       critic: whether there are values.
+      more: arrays that episodes give beside those of responses.
 
     Raises:
       UserError: there is none of this name, it has no such keyword, or it reads what responses alone do not give.
     """
     (part,) = stages.parts_of("advantage", spec)
-    given = [name for name in OF_RESPONSES if critic or name != "values"]
+    given = [name for name in (*OF_RESPONSES, *more) if critic or name != "values"]
     lacking = [name for name in part.reads if name not in given]
     if lacking:
         raise UserError(
@@ -83,17 +88,20 @@ def make_estimator(spec: str, *, critic: bool = False) -> Callable[[HostBatch, j
     return advantages
 
 
-def make_rollout_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any) -> Programs:
+def make_rollout_programs(
+    run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any, reward_model: Any = None
+) -> Programs:
     """The functions that the loop of a stage of reinforcement learning calls; arguments as ``make_programs`` has them.
 
-    The evaluation draws the most probable response to every held-out prompt; its ``accuracy`` is the share that is
-    correct.
+    ``reward_model`` is what the stage ``reward`` has trained. The evaluation draws the most probable response to every
+    held-out prompt; its ``accuracy`` is the share that is correct.
     """
     settings = stage.rollout
     assert settings is not None  # a stage of this kind
     beside, models = standing(stage, held)
-    reward = reward_of(settings, run)
-    source, tests = (Responses(run, settings, dataset, reward, stage.reads) for dataset in (train_set, held_out))
+    lengths = train_set.lengths.prompt, settings.max_new_tokens
+    reward = reward_of(settings, run, finder(run, lengths, reward_model))
+    source, tests = (source_of(run, stage, dataset, reward) for dataset in (train_set, held_out))
     update = make_train_step(
         run.model,
         stage.method,
@@ -105,7 +113,9 @@ def make_rollout_programs(run: Run, stage: Stage, train_set: Dataset, held_out: 
         models=models,
     )
     reads_advantages = "advantages" in stage.reads
-    estimate = make_estimator(settings.advantage, critic=bool(settings.critic)) if reads_advantages else None
+    more = OF_EPISODES if "environment" in run.settings.task else ()
+    options = {"critic": bool(settings.critic), "more": more}
+    estimate = make_estimator(settings.advantage, **options) if reads_advantages else None
     judge = _critic(run, settings, source.prompt_length)
     speed = Speed()
 
@@ -149,6 +159,14 @@ def make_rollout_programs(run: Run, stage: Stage, train_set: Dataset, held_out: 
     return Programs(step, evaluate, batches, speed.take)
 
 
+def source_of(run: Run, stage: Stage, dataset: Dataset, reward: Reward) -> Source:
+    """What the config draws: episodes of an environment, or responses of one turn."""
+    assert stage.rollout is not None  # a stage of this kind
+    if "environment" in run.settings.task:
+        return Episodes(run, stage.rollout, dataset, stage.reads)
+    return Responses(run, stage.rollout, dataset, reward, stage.reads)
+
+
 def _critic(run: Run, settings: RolloutSettings, prompt_length: int) -> Callable[..., HostBatch] | None:
     """What gives the values at the time of the rollout, and returns; None without a value head to train."""
     own = critic.settings_of(settings.critic)
@@ -163,10 +181,10 @@ def staleness(state: TrainState, settings: RolloutSettings) -> Mean:
     return Mean(state.step // settings.updates % settings.sync_every, jax.numpy.ones(()))
 
 
-def reward_of(settings: RolloutSettings, run: Run) -> Reward:
+def reward_of(settings: RolloutSettings, run: Run, models: rewards.Models) -> Reward:
     """The composed reward of a config, or the verifier of its task."""
     config = settings.reward or {"verifier": settings.verifier_of(run.settings.task)}
-    return rewards.build(config, run.tokenizer)
+    return rewards.build(config, run.tokenizer, models)
 
 
 def minibatches(size: int, settings: RolloutSettings, key: jax.Array) -> Sequence[np.ndarray]:

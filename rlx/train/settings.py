@@ -11,6 +11,7 @@ from rlx.errors import UserError, close_matches
 STAGES = ("sft", "reward", "preference", "rl")
 """The stages in the order in which they may run."""
 REFERENCES = ("auto", "cached", "on_the_fly")
+MATCHINGS = ("optimal", "greedy", "transport")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class StageSettings:
       log_every: steps that a row of training metrics is the mean of.
       data: keys that take the place of those in the block ``data``, for this stage.
       kind: ``pairs``, ``lists``, ``unpaired`` or ``sft``; ``auto`` follows from the method.
+      method: of a stage that is not the last one; that of the last stage is ``config.method``.
       rollout: of the stage ``rl`` (:class:`RolloutSettings`), whose steps are batches of prompts.
     """
 
@@ -39,6 +41,7 @@ class StageSettings:
     log_every: int = 10
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kind: str = "auto"
+    method: Mapping[str, Any] | str | None = None
     rollout: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -60,6 +63,9 @@ class RolloutSettings:
       reward: a composed reward in the place of ``verifier``, see :func:`rlx.rollout.rewards.build`; its first component
         says what is correct.
       critic: a value head that is trained along, see :class:`rlx.train.critic.CriticSettings`; empty: none.
+      observation_tokens: bound on what an environment answers; ``max_new_tokens`` then is that of an action.
+      turns: bound on the actions of an episode; None: that of the environment.
+      matching: reward calls of a tool by how they match those of a known way: ``optimal``, ``greedy`` or ``transport``.
     """
 
     max_new_tokens: int
@@ -76,6 +82,9 @@ class RolloutSettings:
     verifier: str | None = None
     reward: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     critic: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    observation_tokens: int | None = None
+    turns: int | None = None
+    matching: str | None = None
 
     @property
     def updates(self) -> int:
@@ -99,12 +108,14 @@ class Settings:
       model: see :func:`rlx.models.build`; ``vocab_size`` is the tokenizer's unless given.
       tokenizer: see :func:`rlx.data.tokenizers.build`.
       data: see :func:`rlx.data.pipeline.load`.
-      method: see :func:`rlx.build.build`; of the stage ``reward``, ``preference`` or ``rl``.
+      method: see :func:`rlx.build.build`; of the last stage, where that is not ``sft``.
       task: ``name`` and options of a task (:mod:`rlx.rollout.tasks`): its examples are the data, in the place of files.
+        ``environment`` in the place of ``name``: of several turns (:mod:`rlx.rollout.environments`).
       seed: of parameters, data order, split and random numbers.
       mesh: see :func:`rlx.train.sharding.make_mesh`.
       reference: ``cached`` computes the reference log-probabilities once, ``on_the_fly`` in every step, and ``auto``
         caches where examples are used more than once. A method without a reference takes ``auto`` alone.
+      start: a run directory, or a checkpoint of it, whose policy the first stage starts from; None: from new weights.
       policies: role -> how it comes to its parameters (:class:`rlx.train.policies.Rule`); fixed unless given.
       keep: checkpoints that are kept.
       loggers: beside ``metrics.jsonl``: ``tensorboard``, ``wandb``.
@@ -120,6 +131,7 @@ class Settings:
     seed: int = 0
     mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
     reference: str = "auto"
+    start: str | None = None
     policies: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keep: int = 2
     loggers: tuple[str, ...] = ()
@@ -133,6 +145,11 @@ class Settings:
     def stage(self, name: str) -> StageSettings:
         """The block of a stage that runs."""
         return getattr(self, name)
+
+    def method_of(self, name: str) -> Mapping[str, Any] | str:
+        """The method of a stage that runs."""
+        own = self.method if name == self.stages[-1] else self.stage(name).method
+        return "sft" if name == "sft" else own or ""
 
 
 def check(config: Mapping[str, Any]) -> Settings:
@@ -148,6 +165,7 @@ def check(config: Mapping[str, Any]) -> Settings:
     for name in STAGES:
         _check_use(settings, name)
     _check_method(settings)
+    _check_methods_before(settings)
     _choice("reference", settings.reference, REFERENCES)
     _choice("on_nan", settings.on_nan, ("stop", "continue"))
     _integers("config", settings, {"seed": 0, "keep": 1})
@@ -160,12 +178,6 @@ def _stage_names(stages: Any) -> tuple[str, ...]:
         _choice("stages", name, STAGES)
     if not names or list(names) != sorted(set(names), key=STAGES.index):
         raise UserError(f"config.stages must name stages in the order {', '.join(STAGES)}, not {names}.")
-    after = [name for name in names if name != "sft"]
-    if len(after) > 1:
-        raise UserError(
-            f"config.stages: {after[0]!r} and {after[1]!r} have a method each, and a config has one. Run them from two "
-            "configs."
-        )
     return names
 
 
@@ -214,6 +226,17 @@ def _check_method(settings: Settings) -> None:
         raise UserError("config.method is not used: the stage 'sft' has the loss 'sft'. Remove it, or add a stage.")
 
 
+def _check_methods_before(settings: Settings) -> None:
+    """Every stage but the last has its own method; SFT has its loss."""
+    for name in settings.stages:
+        last, own = name == settings.stages[-1], settings.stage(name).method
+        if own is not None and (last or name == "sft"):
+            instead = "config.method" if last and name != "sft" else "nothing: its loss is 'sft'"
+            raise UserError(f"config.{name}.method is not used: the method of this stage is {instead}.")
+        if own is None and not last and name != "sft":
+            raise UserError(f"config.{name} lacks the key 'method': config.method is that of {settings.stages[-1]!r}.")
+
+
 def rollout(settings: Settings) -> RolloutSettings:
     """The block ``rollout`` of the stage ``rl``, checked."""
     assert settings.rl is not None  # the caller runs it
@@ -224,7 +247,25 @@ def rollout(settings: Settings) -> RolloutSettings:
         raise UserError(f"config.rl.rollout.keep={found.keep} is more than config.rl.batch_size.")
     if found.reward and found.verifier is not None:
         raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
+    _check_episodes(settings.task, found)
     return found
+
+
+def _check_episodes(task: Mapping[str, Any], found: RolloutSettings) -> None:
+    """Keys of episodes go with an environment alone, and those of verified responses with another task."""
+    given = {field.name for field in dataclasses.fields(found) if getattr(found, field.name) not in (None, {})}
+    if "environment" not in task:
+        unused, why = {"observation_tokens", "turns", "matching"}, "config.task names no environment"
+    else:
+        unused, why = {"reward", "verifier"}, "the environment rewards each action itself"
+        if found.observation_tokens is None:
+            raise UserError("config.rl.rollout lacks the key 'observation_tokens', which episodes need.")
+        turns = {} if found.turns is None else {"turns": 1}
+        _integers("config.rl.rollout", found, {"observation_tokens": 0, **turns})
+    for name in sorted(unused & given):
+        raise UserError(f"config.rl.rollout.{name} is not used: {why}.")
+    if found.matching is not None:
+        _choice("rl.rollout.matching", found.matching, MATCHINGS)
 
 
 def _choice(name: str, value: str, options: tuple[str, ...]) -> None:

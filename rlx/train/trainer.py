@@ -28,8 +28,9 @@ from rlx.train.state import TrainState, create_state
 from rlx.train.workdir import CHECKPOINTS, METRICS, SPEED, Workdir, versions
 
 Stop = Callable[[str, int], bool]
-REFERENCE = "reference"
-"""Name under which the policy at the start of a stage is kept."""
+REFERENCE, BEFORE_REWARD, REWARD_MODEL = "reference", "before_reward", "reward_model"
+"""Names under which are kept: the policy at the start of a stage; that of the stage before ``reward``, which goes on
+after it; and what the stage ``reward`` has trained."""
 
 
 class Trainer:
@@ -59,14 +60,22 @@ class Trainer:
         if self.notes:
             say(f"going on from step {step} of the stage {stage!r}{_other_versions(self.notes['versions'])}")
         loggers = open_loggers(self.folder.path, self.plan.settings.loggers, self.plan.config)
-        policy, notes = None, self.notes
+        policy, notes = None if self.notes else starting_policy(self.plan), self.notes
         try:
             for stage in left:
-                policy, notes = self._stage(stage, loggers, policy, notes).params["policy"], None
+                policy, notes = self._after(stage, self._stage(stage, loggers, policy, notes), policy), None
         finally:
             loggers.close()
             self.checkpoints.close()
         return self._finish()
+
+    def _after(self, stage: Stage, state: TrainState, before: Any) -> Any:
+        """The policy that the next stage starts from: a reward model is none, and is kept for the stages to come."""
+        trained = state.params["policy"]
+        if stage.name != "reward" or stage is self.plan.stages[-1]:
+            return trained
+        self.checkpoints.save_policy(REWARD_MODEL, trained)
+        return before if before is not None else self.checkpoints.restore_policy(BEFORE_REWARD, trained)
 
     def _first_stage(self) -> int:
         """The number of the stage to go on with: the checkpoint's own, which may be at its end."""
@@ -86,6 +95,8 @@ class Trainer:
         state = make_state(self.plan, stage, len(train_set), policy)
         if notes is None:
             held, left = self._new_reference(stage, state), {}
+            if stage.name == "reward" and stage is not self.plan.stages[-1]:
+                self.checkpoints.save_policy(BEFORE_REWARD, state.params["policy"])
         else:
             state = self.checkpoints.restore(self.checkpoints.steps()[-1], state).state
             held = self._saved_reference(stage, state)
@@ -99,7 +110,8 @@ class Trainer:
         )
         save = partial(self._save, stage, len(train_set))
         outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan, self._speed)
-        programs = _programs(self.plan, stage, train_set, held_out, held, self.folder.path / "cache")
+        judge = self.checkpoints.restore_policy(REWARD_MODEL, state.params["policy"])
+        programs = _programs(self.plan, stage, train_set, held_out, held, judge, self.folder.path / "cache")
         state, self.results[stage.name] = run_stage(stage, programs, outlets, state, batches, **left)
         return state
 
@@ -157,13 +169,38 @@ class Trainer:
         return metrics
 
 
-def _programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any, cache: Path) -> Programs:
+def _programs(
+    run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any, reward_model: Any, cache: Path
+) -> Programs:
     """The functions that the loop of a stage calls."""
     if stage.rollout is None:
         return make_programs(run, stage, train_set, held_out, held, cache)
     from rlx.train.rollouts import make_rollout_programs  # it brings the tasks along
 
-    return make_rollout_programs(run, stage, train_set, held_out, held)
+    return make_rollout_programs(run, stage, train_set, held_out, held, reward_model)
+
+
+def starting_policy(run: Run) -> Any:
+    """The policy of ``config.start``; a scalar head that it lacks is new. None where the config names no run.
+
+    Raises:
+      UserError: the run has another model.
+    """
+    if run.settings.start is None:
+        return None
+    from rlx.train.restore import restore  # it reads runs, and so stands above this module
+
+    found, own = restore(run.settings.start).state.params["policy"], run.model.init(run.settings.seed)
+    of_run, wanted = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (found, own))
+    shapes = {path: leaf.shape for path, leaf in of_run.items()}
+    differing = [path for path, leaf in wanted.items() if shapes.get(path, leaf.shape) != leaf.shape]
+    differing += [path for path in wanted if path not in shapes and "head" not in jax.tree_util.keystr(path)]
+    if differing or set(shapes) - set(wanted):
+        name = jax.tree_util.keystr((*differing, *sorted(set(shapes) - set(wanted), key=str))[0])
+        raise UserError(
+            f"config.start={run.settings.start} has another model than config.model: they differ in {name}."
+        )
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: of_run.get(path, leaf), own)
 
 
 def _other_versions(saved: dict[str, str]) -> str:
@@ -178,6 +215,10 @@ def load_data(run: Run, stage: Stage, folder: Path) -> tuple[Dataset, Dataset]:
     train_set, held_out, report = pipeline.load(
         stage.data, run.tokenizer, kind=stage.kind, seed=run.settings.seed, workdir=folder
     )
+    if stage.kind == "sft" and "environment" in run.settings.task:
+        from rlx.train.episodes import Demonstrations  # it brings the environments along
+
+        train_set, held_out = (Demonstrations(dataset, run.settings.task) for dataset in (train_set, held_out))
     skipped = f", {report.skipped} bad rows skipped ({report.reasons[0]})" if report.skipped else ""
     flipped = f", {report.flipped} labels flipped" if report.flipped else ""
     say(

@@ -35,6 +35,6 @@ def test_advantages_are_of_the_values_at_the_rollout():
     batch = make_batch()
     joined = with_critic(rlx.build("ppo"), CriticSettings())
     moved = batch | {"values": batch["values"] + 1}
-    advantages = [joined.prepare(b, {}, {}, None)[0].units["advantages"] for b in (batch, moved)]
-    np.testing.assert_array_equal(*advantages)
+    before, after = (joined.prepare(b, {}, {}, None)[0].units["advantages"] for b in (batch, moved))
+    np.testing.assert_array_equal(before, after)
     assert "values" not in joined.prepare_needs and "old_values" in joined.prepare_needs
