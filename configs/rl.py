@@ -4,6 +4,7 @@ r"""SFT, then any policy-gradient method of the catalogue, on a task whose answe
   python -m rlx.train --config=configs/rl.py:clip_cov --workdir=runs/clip_cov --config.rl.rollout.minibatches=2
   python -m rlx.train --config=configs/rl.py:grpo --workdir=runs/countdown --config.task.name=countdown
   python -m rlx.train --config=configs/rl.py:grpo,smoke --workdir=runs/rl_smoke
+  python -m rlx.sweep --config=configs/rl.py --workdir=runs/rl_methods      # 12 methods, one table
 
 METHODS.md lists the names; ``grpo`` is the default. The task is addition modulo 100: ``27+81=`` -> ``08``. A small
 transformer first learns from written answers, far from perfectly; then it draws eight responses to each of 64 prompts,
@@ -17,6 +18,7 @@ Those that read ``values`` have a value head, trained along; ``multi_objective_g
 from ml_collections import ConfigDict
 
 from rlx import catalog
+from rlx import sweep as sweeps
 from rlx.build import build
 from rlx.errors import UserError, close_matches
 from rlx.train.rollouts import OF_RESPONSES
@@ -106,3 +108,19 @@ def get_config(arg=None):
         }
     )
     return shrink(config, size or None)
+
+
+SWEPT = (
+    "grpo", "dr_grpo", "dapo", "rloo", "opo", "gpg", "gspo", "gmpo", "cispo", "sapo", "clip_cov", "kl_cov"
+)  # fmt: skip
+
+
+def get_sweep(sweep=None):
+    """``methods`` (or nothing): twelve, two updates on every batch; ``seeds``: these three times; ``smoke``: two."""
+    if sweep == "smoke":
+        return sweeps.product(**{"method.name": ["grpo", "rloo"]})
+    options = ("methods", "seeds", "smoke")
+    if sweep not in (None, *options):
+        raise UserError(f"unknown sweep {sweep!r}.{close_matches(sweep, options)} Known: {', '.join(options)}.")
+    cells = [{"method.name": name, "rl.rollout.minibatches": 2} for name in SWEPT]
+    return sweeps.cross(cells, sweeps.seeds(3)) if sweep == "seeds" else cells
