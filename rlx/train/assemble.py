@@ -59,7 +59,8 @@ class Stage(NamedTuple):
     @property
     def compares(self) -> str:
         """``pairs`` or ``lists`` where the method learns from responses set against each other, else nothing."""
-        return self.method.data if self.rollout and "logprobs" not in self.method.needs else ""
+        alone = "logprobs" in self.method.needs or self.method.data not in ("pairs", "lists")
+        return "" if alone or not self.rollout else self.method.data
 
     @property
     def reads(self) -> frozenset[str]:
@@ -174,7 +175,7 @@ def _rollout(settings: Settings, method: Method) -> settings_module.RolloutSetti
     found = settings_module.rollout(settings)
     rewards.build(found.reward or {"verifier": found.verifier_of(settings.task)}, models=_find_model(settings))
     stages.parts_of("advantage", found.advantage)
-    if "logprobs" in method.needs:
+    if "logprobs" in method.needs or "teacher" in policies.roles_of(method):
         return found
     if method.data not in ("pairs", "lists"):
         raise UserError(f"{method.name} learns from {method.data} data, which responses and their rewards do not give.")

@@ -225,22 +225,6 @@ def chosen_rows(batch: HostBatch, keep: int) -> HostBatch:
     return kept | {"candidate_where": kept["candidate_where"] & varied[rows, None]}
 
 
-def pairs_of(batch: HostBatch) -> HostBatch:
-    """The best and the worst response to each prompt, as a preference method reads them; ties are no pair.
-
-    >>> batch = {"rewards": np.array([[0.0, 1.0, 0.5], [1.0, 1.0, 1.0]]), "candidate_where": np.ones((2, 3), bool)}
-    >>> pairs_of(batch)["rewards"].tolist(), pairs_of(batch)["candidate_where"].tolist()
-    ([[1.0, 0.0], [1.0, 1.0]], [[True, True], [False, False]])
-    """
-    real, rewards = batch["candidate_where"], batch["rewards"]
-    best = np.argmax(np.where(real, rewards, -np.inf), -1)
-    worst = np.argmin(np.where(real, rewards, np.inf), -1)
-    rows = np.arange(len(rewards))[:, None], np.stack([best, worst], -1)
-    both = {name: array[rows] if array.ndim > 1 else array for name, array in batch.items()}
-    differ = both["rewards"][:, :1] > both["rewards"][:, 1:]
-    return both | {"candidate_where": both["candidate_where"] & differ}
-
-
 @dataclasses.dataclass
 class Speed:
     """Tokens and seconds since the last row, for the rates that are shown; no part of what a run computes."""

@@ -22,12 +22,13 @@ from rlx.rollout import rewards
 from rlx.rollout.rewards import Reward
 from rlx.train import critic, response_arrays
 from rlx.train.assemble import Run, Stage
+from rlx.train.comparisons import compared, pairs_of
 from rlx.train.episodes import OF_EPISODES, Episodes
 from rlx.train.forward import Forward
 from rlx.train.loop import HostBatch, Programs
 from rlx.train.policies import SAMPLER
 from rlx.train.programs import as_read, standing, this_process
-from rlx.train.responses import Responses, Source, Speed, chosen_rows, mean, pairs_of
+from rlx.train.responses import Responses, Source, Speed, chosen_rows, mean
 from rlx.train.reward_models import finder
 from rlx.train.settings import RolloutSettings
 from rlx.train.sharding import put_batch
@@ -123,6 +124,8 @@ def make_rollout_programs(
         """The batch as the method reads it: of the rows that are kept, with what responses alone do not give."""
         if settings.keep is not None:
             batch = chosen_rows(batch, settings.keep)
+        if stage.compares or "win_rates" in stage.reads:
+            batch = compared(batch, settings.preference)
         if stage.compares:
             batch = pairs_of(batch) if stage.compares == "pairs" else batch
             return as_read(batch | {"scores": batch["rewards"]}, stage.method)

@@ -62,10 +62,14 @@ class RolloutSettings:
       verifier: what rewards a response, by name or as ``module:function``; None: that of the task, or ``exact``.
       reward: a composed reward in the place of ``verifier``, see :func:`rlx.rollout.rewards.build`; its first component
         says what is correct.
+      preference: how rewards compare responses, for methods that read win rates or preferences: ``order`` or
+        ``bradley_terry`` (:mod:`rlx.train.comparisons`).
       critic: a value head that is trained along, see :class:`rlx.train.critic.CriticSettings`; empty: none.
       observation_tokens: bound on what an environment answers; ``max_new_tokens`` then is that of an action.
       turns: bound on the actions of an episode; None: that of the environment.
       matching: reward calls of a tool by how they match those of a known way: ``optimal``, ``greedy`` or ``transport``.
+      tempered: responses at another temperature that hold the entropy, see
+        :class:`rlx.train.tempered.TemperedSettings`; empty: none.
     """
 
     max_new_tokens: int
@@ -81,10 +85,12 @@ class RolloutSettings:
     advantage: str = "grpo"
     verifier: str | None = None
     reward: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preference: str = "order"
     critic: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     observation_tokens: int | None = None
     turns: int | None = None
     matching: str | None = None
+    tempered: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def updates(self) -> int:
@@ -245,6 +251,7 @@ def rollout(settings: Settings) -> RolloutSettings:
     _integers("config.rl.rollout", found, low | ({} if found.keep is None else {"keep": 1}))
     if found.keep is not None and found.keep > settings.rl.batch_size:
         raise UserError(f"config.rl.rollout.keep={found.keep} is more than config.rl.batch_size.")
+    _choice("rl.rollout.preference", found.preference, ("order", "bradley_terry"))
     if found.reward and found.verifier is not None:
         raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
     _check_episodes(settings.task, found)

@@ -81,10 +81,16 @@ def test_a_stale_sampler_a_composed_reward_and_dynamic_sampling_resume_to_the_sa
     assert (tmp_path / "whole" / "speed.jsonl").read_text().count("sample_tokens_per_s") >= 3
 
 
-@pytest.mark.parametrize("name", ["dpo", "dpo_pl"])
-def test_methods_that_compare_responses_learn_from_groups(tmp_path, name):
+SELF_PLAY = {"opponents": {"update": "snapshot", "every": 1, "count": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "roles"),
+    [("dpo", {}), ("dpo_pl", {}), ("mnpo", SELF_PLAY), ("egpo_llm", {}), ("online_ipo", {}), ("nash_md", {})],
+)
+def test_methods_that_compare_responses_learn_from_groups(tmp_path, name, roles):
     settings = config(verifier="tests.train.rollouts_test:even")
-    settings["method"] = {"name": name}
+    settings |= {"method": {"name": name}, "policies": roles}
     settings["rl"] |= {"steps": 2, "log_every": 1}
     train(settings, tmp_path)
     found = [row for row in rows(tmp_path) if row["stage"] == "rl" and row["split"] == "train"]
@@ -101,6 +107,17 @@ def test_a_value_head_learns_the_returns(tmp_path, name, advantage):
     train(settings, tmp_path)
     found = [row["value_error"] for row in rows(tmp_path) if row["stage"] == "rl" and row["split"] == "train"]
     assert found[-1] < found[0] / 2
+
+
+def test_a_teacher_is_distilled_on_the_responses_of_the_policy(tmp_path):
+    settings = config()
+    settings["method"] = {"name": "hinton_kd"}
+    train(settings, tmp_path / "teacher")
+    settings["policies"] = {"teacher": {"run": str(tmp_path / "teacher")}}
+    settings["seed"] = 1
+    train(settings, tmp_path / "student")
+    found = [row for row in rows(tmp_path / "student") if row["stage"] == "rl" and row["split"] == "train"]
+    assert found[-1]["loss"] < found[0]["loss"]
 
 
 def even(response, example):
