@@ -37,6 +37,9 @@ def test_real_size_is_a_valid_config(path, tmp_path):
     if config.data.get("source") != "memory" and not config.get("task"):
         (tmp_path / "data.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
         config = configs.override(config, {"data.path": str(tmp_path / "data.jsonl")})
+    if "path" in config.get("task", {}):
+        (tmp_path / "task.jsonl").write_text('{"question": "1 and 1?", "answer": "1+1=2\\n#### 2"}\n')
+        config = configs.override(config, {"task.path": str(tmp_path / "task.jsonl")})
     assert len(assemble.assemble(config).stages) == len(config.stages)
 
 

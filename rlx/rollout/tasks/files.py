@@ -154,7 +154,7 @@ def _tfds_rows(name: str, data_dir: str | Path | None, split: str) -> Iterator[L
 
 
 def _file(name: str, split: str, path: str | Path | None) -> Path:
-    if path is None:
+    if not path:
         folder = os.environ.get("RLX_DATA_DIR")
         if not folder:
             raise UserError(
