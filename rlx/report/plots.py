@@ -39,7 +39,7 @@ def curves(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str = ""
     chosen = list(metrics) or plottable(rows)[:9]
     offsets = _stage_offsets(rows)
     splits = list(dict.fromkeys(row["split"] for row in rows))
-    figure, axes = _panels(len(chosen), title)
+    figure, axes = blank(len(chosen), title)
     for axis, metric in zip(axes, chosen, strict=False):
         for i, split in enumerate(splits):
             _curve(axis, [row for row in rows if row["split"] == split], metric, offsets, i)
@@ -50,7 +50,7 @@ def curves(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str = ""
     last = max((offsets[row["stage"]] + row["step"] for row in rows), default=1)
     for axis in axes:
         axis.set_xlim(-0.03 * last, 1.03 * last)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plottable(rows: Sequence[Row]) -> list[str]:
@@ -112,7 +112,7 @@ def panels(
     axis_keys = [_numeric_axis(rows, by) for _, rows, by, _ in shown]
     bars = [len(rows) for (_, rows, *_), key in zip(shown, axis_keys, strict=True) if key is None]
     lowest = [3.4] if len(bars) < len(shown) else [2.0]
-    figure, axes = _panels(len(shown), title, height=max(lowest + [0.9 + 0.32 * count for count in bars]))
+    figure, axes = blank(len(shown), title, height=max(lowest + [0.9 + 0.32 * count for count in bars]))
     for axis, (heading, rows, by, metric), axis_key in zip(axes, shown, axis_keys, strict=False):
         others = [key for key in by if key != axis_key]
         present = [row for row in rows if isinstance(row.get(metric), Interval) and _finite(row[metric].mean)]
@@ -121,7 +121,7 @@ def panels(
         else:
             _lines(axis, present, metric, axis_key, others)
         axis.set_title(heading)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _curve(axis: Axes, rows: Sequence[Row], metric: str, offsets: Mapping[str, int], i: int) -> None:
@@ -219,7 +219,8 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _panels(count: int, title: str, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+def blank(count: int, title: str, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` empty panels, and these."""
     from matplotlib.figure import Figure
 
     columns = 1 if count <= 1 else 2 if count <= 4 else 3
@@ -234,7 +235,8 @@ def _panels(count: int, title: str, height: float = 3.4) -> tuple[Figure, list[A
     return figure, axes[:count]
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure).print_figure(path, dpi=120)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlx.config import ABSENT, flatten
 from rlx.errors import UserError, close_matches
-from rlx.report import plots, tables
+from rlx.report import entropy, plots, tables
 from rlx.report.intervals import Interval
 from rlx.report.rows import RESERVED, read_rows, write_atomically
 
@@ -18,18 +18,22 @@ from rlx.report.rows import RESERVED, read_rows, write_atomically
 def write_report(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Writes ``table.md``, ``table.csv`` and ``plot.png`` of a run directory, and returns the table's rows.
 
+    A run that has drawn responses gets :func:`rlx.report.entropy.write_entropy_report` too.
+
     Raises:
       UserError: the directory holds no ``metrics.jsonl``, or an empty one.
     """
     workdir = Path(workdir)
     rows = read_run(workdir)
     table = final_rows(rows)
-    title = _title(workdir)
+    title = title_of(workdir)
     write_atomically(workdir / "table.md", f"# {title}\n\n" + _wide_or_long(table))
     write_atomically(workdir / "table.csv", tables.csv_text(table))
     temporary = workdir / ".plot.tmp.png"
     plots.curves(rows, temporary, title=title)
     os.replace(temporary, workdir / "plot.png")
+    if entropy.draws(rows):
+        entropy.write_entropy_report({title: rows}, workdir)
     return table
 
 
@@ -81,6 +85,21 @@ def compare(workdirs: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     return table
 
 
+def compare_entropy(workdirs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reward against entropy in several runs: pictures, page and table in ``out``; returns the table.
+
+    Runs are called by folder and method, or by the whole path where two would be called the same.
+
+    Raises:
+      UserError: a directory is no run directory, or its run has drawn no responses.
+    """
+    rows = [read_run(workdir) for workdir in workdirs]
+    names = [title_of(workdir) for workdir in workdirs]
+    if len({*names}) < len(names):
+        names = [str(workdir) for workdir in workdirs]
+    return entropy.write_entropy_report(dict(zip(names, rows, strict=True)), out)
+
+
 def _joined(row: dict[str, Any]) -> dict[str, Any]:
     """Metrics and their interval ends as `Interval`; stage, split and step first."""
     joined = {key: row[key] for key in ("stage", "split", "step")}
@@ -112,7 +131,9 @@ def _flat_config(workdir: Path) -> dict[str, Any]:
     return flatten(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def _title(workdir: Path) -> str:
+def title_of(workdir: str | os.PathLike[str]) -> str:
+    """The name of a run's folder, with its method."""
+    workdir = Path(workdir)
     method = _flat_config(workdir).get("method.name")
     name = workdir.resolve().name
     return f"{name} ({method})" if method else name
