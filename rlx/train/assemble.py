@@ -21,7 +21,7 @@ from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError
 from rlx.method import Method
 from rlx.models import Model
-from rlx.train import critic, optimizers, policies, reference
+from rlx.train import controls, critic, optimizers, policies, reference
 from rlx.train import settings as settings_module
 from rlx.train.policies import Rule
 from rlx.train.settings import Settings, StageSettings
@@ -137,7 +137,7 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     block = settings.stage(name)
     method = build(settings.method_of(name))
     rollout = _rollout(settings, method) if name == "rl" else None
-    method = _with_critic(method, rollout, model) if rollout else method
+    method = _with_controls(_with_critic(method, rollout, model), rollout) if rollout else method
     updates = block.steps * (rollout.updates if rollout else 1)
     optimizer = optimizers.build(block.optimizer, updates, f"config.{name}.optimizer")
     check_split(method, block.micro_batches)
@@ -225,6 +225,14 @@ def _with_critic(method: Method, rollout: settings_module.RolloutSettings, model
     if "logprobs" not in method.needs:
         raise UserError(f"config.rl.rollout.critic: {method.name} is no loss of tokens, which a value head goes with.")
     return critic.with_critic(method, found)
+
+
+def _with_controls(method: Method, rollout: settings_module.RolloutSettings) -> Method:
+    """The method with the terms of the config's controllers."""
+    found = controls.controllers(rollout.control)
+    if found and "logprobs" not in method.needs:
+        raise UserError(f"config.rl.rollout.control: {method.name} is no loss of tokens, which controllers measure.")
+    return controls.with_controls(method, found) if found else method
 
 
 def _with_task(settings: Settings) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class RolloutSettings:
         says what is correct.
       preference: how rewards compare responses, for methods that read win rates or preferences: ``order`` or
         ``bradley_terry`` (:mod:`rlx.train.comparisons`).
+      control: controllers of a KL penalty and an entropy bonus by quantity, see :mod:`rlx.train.controls`.
       critic: a value head that is trained along, see :class:`rlx.train.critic.CriticSettings`; empty: none.
       observation_tokens: bound on what an environment answers; ``max_new_tokens`` then is that of an action.
       turns: bound on the actions of an episode; None: that of the environment.
@@ -86,6 +87,7 @@ class RolloutSettings:
     verifier: str | None = None
     reward: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preference: str = "order"
+    control: Mapping[str, str] = dataclasses.field(default_factory=dict)
     critic: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     observation_tokens: int | None = None
     turns: int | None = None

@@ -215,6 +215,8 @@ def report(method: Method, arrays: Arrays, constants: Constants) -> metrics.Metr
         chosen = [x for x in units.values() if x.dtype == bool and x.shape == shape]
         selected = functools.reduce(jnp.logical_and, chosen, jnp.ones(shape, bool))
         found = metrics.tokens(arrays) | metrics.policy_gradient(arrays, advantages, selected, **clip_range(method))
+        shared = jax.lax.stop_gradient(constants.shared)
+        found |= {name: metrics.mean_of(value) for name, value in shared.items() if name.endswith("_coefficient")}
         if "returns" in arrays:
             found["value_error"] = metrics.mean_of(jnp.square(arrays["values"] - arrays["returns"]), arrays["where"])
         return found

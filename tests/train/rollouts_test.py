@@ -66,6 +66,7 @@ def test_a_stale_sampler_a_composed_reward_and_dynamic_sampling_resume_to_the_sa
     own = {
         "sync_every": 2,
         "keep": 2,
+        "control": {"kl": "adaptive_kl(0.01, 10, initial=0.1)", "entropy": "step(0.5, 0.1, initial=0.2)"},
         "reward": {"components": {"correct": "exact", "short": {"penalty": "linear", "weight": 0.1}}},
     }
     settings = config(**own)
@@ -77,7 +78,8 @@ def test_a_stale_sampler_a_composed_reward_and_dynamic_sampling_resume_to_the_sa
     found = [row for row in rows(tmp_path / "whole") if row["stage"] == "rl" and row["split"] == "train"]
     assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
     assert [row["staleness"] for row in found] == [0, 1, 0]
-    assert {"reward/correct", "reward/short"} <= set(found[0]) and found[0]["reward/short"] < 0
+    assert {"reward/correct", "reward/short", "kl_coefficient", "entropy_coefficient"} <= set(found[0])
+    assert found[0]["reward/short"] < 0
     assert (tmp_path / "whole" / "speed.jsonl").read_text().count("sample_tokens_per_s") >= 3
 
 
