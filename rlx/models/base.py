@@ -27,11 +27,14 @@ class Decode(NamedTuple):
     the last position; the cache has room for ``capacity`` tokens. ``step(params, cache, token [N])`` appends one
     token and returns the same triple. ``fork(cache, group)``, of a cache that no step has extended, gives the cache of
     ``group`` continuations of every row, prompt by prompt (None: the prompt is evaluated for each of them).
+    ``unrolled(params)`` gives the same model and parameters with stacked layers apart: a loop over tokens that takes
+    them from the stack itself is slower to compile (None: nothing is stacked).
     """
 
     prefill: Callable[..., tuple[Any, jax.Array, jax.Array]]
     step: Callable[..., tuple[Any, jax.Array, jax.Array]]
     fork: Callable[[Any, int], Any] | None = None
+    unrolled: Callable[[Params], tuple[Model, Params]] | None = None
 
 
 class SharedPolicy(Protocol):

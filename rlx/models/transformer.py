@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from typing import Any
 
 import jax
@@ -175,11 +176,29 @@ def build(config: Config) -> Model:
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         decode=Decode(
-            functools.partial(decoding.prefill, module), functools.partial(decoding.step, module), decoding.fork
+            functools.partial(decoding.prefill, module),
+            functools.partial(decoding.step, module),
+            decoding.fork,
+            functools.partial(_unrolled, config) if config.scan_layers else None,
         ),
         shared=functools.partial(prefix.apply, module),
         packed=functools.partial(packing.apply, module),
     )
+
+
+@functools.cache
+def _as_list(config: Config) -> Model:
+    return build(dataclasses.replace(config, scan_layers=False))
+
+
+def _unrolled(config: Config, params: Params) -> tuple[Model, Params]:
+    return _as_list(config), {**params, "layers": _apart(params["layers"])}
+
+
+@jax.jit
+def _apart(stacked: Params) -> Params:
+    count = len(jax.tree.leaves(stacked)[0])
+    return {str(i): jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)}
 
 
 def _init(config: Config, shapes: Params, seed: int) -> Params:

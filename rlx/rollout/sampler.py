@@ -70,6 +70,8 @@ def sample(
         prompt_valid = np.ones(np.shape(prompt_tokens), bool)
     _check_prompts(prompt_tokens, prompt_valid, group, mesh)
     plan, numbers = _split(sampling)
+    if model.decode is not None and model.decode.unrolled is not None:
+        model, params = model.decode.unrolled(params)
     prompts = jnp.asarray(prompt_tokens, jnp.int32), jnp.asarray(prompt_valid, bool)
     return _sample(model, plan, group, mesh, params, *prompts, numbers, key)
 

@@ -148,6 +148,18 @@ def test_a_mesh_changes_nothing(shape):
     np.testing.assert_allclose(found.rollout_logprobs, want.rollout_logprobs, atol=1e-5)
 
 
+def test_stacked_layers_draw_what_a_list_of_layers_does():
+    mesh = sharding.make_mesh({"fsdp": 2, "model": 2})
+    model = models.build(CONFIG | {"scan_layers": True})
+    layers = jax.tree.map(lambda *x: np.stack(x), *PARAMS["layers"].values())
+    stacked = PARAMS | {"layers": layers}
+    assert model.partition is not None
+    params = jax.device_put(stacked, sharding.tree_shardings(stacked, model.partition(stacked), mesh))
+    want, found = draw(top_p=0.9), draw(top_p=0.9, model=model, params=params, mesh=mesh)
+    np.testing.assert_array_equal(found.tokens, want.tokens)
+    np.testing.assert_allclose(found.logprobs, want.logprobs, atol=1e-5)
+
+
 def test_devices_exchange_no_more_than_whether_they_are_done():
     mesh, sampling = sharding.make_mesh({"data": 4}), Sampling(5, top_p=0.9, eos_id=4)
     program = jax.jit(lambda *x, key: sample(MODEL, *x, group=3, sampling=sampling, key=key, mesh=mesh))
