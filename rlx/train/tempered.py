@@ -1,0 +1,218 @@
+"""AEPO-arbitrary (arXiv:2510.08141): good responses drawn at another temperature take places in the batch.
+
+Reinforcing what was drawn hot raises the entropy of the policy, reinforcing what was drawn cold lowers it: the
+temperature of every step follows from the entropy of the responses to its prompts, and from nothing that a checkpoint
+would have to hold. (The released code takes the entropy of the update before.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlx import metrics
+from rlx.data.dataset import Dataset
+from rlx.errors import UserError, close_matches
+from rlx.metrics import Mean, Metrics
+from rlx.policy.advantages import grpo_advantage
+from rlx.policy.aepo import Tempered as Chosen
+from rlx.policy.aepo import aepo_arbitrary, replace_rows
+from rlx.train import rollouts
+from rlx.train.assemble import Run, Stage
+from rlx.train.loop import HostBatch, Programs
+from rlx.train.programs import standing
+from rlx.train.responses import Responses, Source
+from rlx.train.reward_models import finder
+from rlx.train.sharding import put_batch
+from rlx.train.state import TrainState
+from rlx.train.step import make_train_step
+
+TEMPERED = 4
+"""Stream of random numbers, beside those of :mod:`rlx.train.rollouts`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperedSettings:
+    """The block ``rollout.tempered``; the other defaults are those of the released code.
+
+    Attributes:
+      target: entropy (nats) that is held: the mean of -log pi over drawn tokens.
+      high: temperature below the target.
+      low: temperature above it.
+      number: tempered responses that join the batch at most; half as many above the target.
+      threshold: a response is good above this advantage in its group.
+      share: of the prompts, the first of the batch, that get tempered responses.
+    """
+
+    target: float
+    high: float = 1.2
+    low: float = 0.8
+    number: int = 60
+    threshold: float = 0.05
+    share: float = 0.25
+
+
+def settings_of(block: Mapping[str, Any]) -> TemperedSettings | None:
+    """The block, checked; None where it is empty.
+
+    Raises:
+      UserError: an unknown key, no target, or numbers out of range.
+
+    >>> settings_of({"target": 0.5}).high
+    1.2
+    """
+    if not block:
+        return None
+    names = [field.name for field in dataclasses.fields(TemperedSettings)]
+    for key in block:
+        if key not in names:
+            raise UserError(
+                f"config.rl.rollout.tempered has an unknown key {key!r}.{close_matches(key, names)} Keys: "
+                f"{', '.join(names)}."
+            )
+    if "target" not in block:
+        raise UserError("config.rl.rollout.tempered lacks the key 'target': the entropy to hold, in nats.")
+    found = TemperedSettings(**block)
+    if not (0 < found.low <= found.high and 0 < found.share <= 1 and found.number >= 1):
+        raise UserError(
+            f"config.rl.rollout.tempered needs 0 < low <= high, 0 < share <= 1 and number >= 1, not {found}."
+        )
+    return found
+
+
+class Tempered:
+    """Draws tempered responses and puts the good ones in the first places of a batch, with advantage 1.
+
+    Args:
+      sources: what draws, by temperature: ``settings.low`` and ``settings.high``.
+      settings: when, how hot and how many.
+    """
+
+    def __init__(self, sources: Mapping[float, Source], settings: TemperedSettings):
+        self.sources, self.settings = sources, settings
+
+    def mix(self, policy: Any, prompts: HostBatch, batch: HostBatch, key: jax.Array) -> tuple[HostBatch, Metrics]:
+        """The batch with tempered responses in it, and what is reported of them.
+
+        Args:
+          policy: that draws.
+          prompts: of the step.
+          batch: responses to these prompts, with ``advantages``.
+          key: of the draws.
+        """
+        entropy, group = surprise(batch), batch["rewards"].shape[1]
+        temperature = self._select(np.zeros(0), entropy).temperature
+        count = max(1, round(self.settings.share * len(prompts["tokens"])))
+        some = {name: array[:count] for name, array in prompts.items()}
+        drawn = self.sources[temperature].collect(policy, some, key, group=group).batch
+        rewards, real = (jax.numpy.asarray(drawn[name]) for name in ("rewards", "candidate_where"))
+        good = np.asarray(grpo_advantage(rewards, where=real))[..., 0]  # 0 for responses to no real prompt
+        rows = self._select(good.ravel(), entropy).rows
+        flat = {name: array for name, array in batch.items() if array.shape[:2] == batch["rewards"].shape}
+        mixed = replace_rows(_flat(flat), _flat({name: drawn[name] for name in flat if name != "advantages"}), rows)
+        found = {name: array.reshape(flat[name].shape) for name, array in mixed.items()}
+        one = np.float64(1)
+        reported: Metrics = {
+            "tempered": Mean(np.float64(len(rows) / good.size), one),
+            "temperature": Mean(np.float64(temperature), one),
+        }
+        return batch | found, reported
+
+    def _select(self, advantages: np.ndarray, entropy: float) -> Chosen:
+        s = self.settings
+        return aepo_arbitrary(
+            advantages, entropy, target=s.target, high=s.high, low=s.low, number=s.number, threshold=s.threshold
+        )
+
+
+def make_tempered_programs(
+    run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any, reward_model: Any = None
+) -> Programs:
+    """:func:`rlx.train.rollouts.make_rollout_programs` with tempered responses in every batch.
+
+    Raises:
+      UserError: the method does not read advantages, or the config has what does not go with it.
+    """
+    settings = stage.rollout
+    assert settings is not None  # the caller has looked at it
+    chosen = check(run, stage)
+    programs = rollouts.make_rollout_programs(run, stage, train_set, held_out, held, reward_model)
+    lengths = train_set.lengths.prompt, settings.max_new_tokens
+    reward = rollouts.reward_of(settings, run, finder(run, lengths, reward_model))
+    source = Responses(run, settings, train_set, reward, stage.reads)
+    sources = {
+        temperature: Responses(
+            run, dataclasses.replace(settings, temperature=temperature), train_set, reward, stage.reads
+        )
+        for temperature in (chosen.low, chosen.high)
+    }
+    tempered, estimate = Tempered(sources, chosen), rollouts.make_estimator(settings.advantage)
+    beside, models = standing(stage, held)
+    update = make_train_step(
+        run.model,
+        stage.method,
+        stage.optimizer,
+        mesh=run.mesh,
+        prompt_length=source.prompt_length,
+        micro_batches=stage.settings.micro_batches,
+        rules=stage.rules,
+        models=models,
+    )
+
+    def step(state: TrainState, prompts: HostBatch) -> tuple[TrainState, Metrics]:
+        key, policy = jax.random.fold_in(state.key, state.step), state.params["policy"]
+        streams = (rollouts.DRAWS, rollouts.ORDER, rollouts.ESTIMATE, TEMPERED)
+        draws, order, noise, hot = (jax.random.fold_in(key, stream) for stream in streams)
+        drawn = source.collect(policy, prompts, draws, group=settings.group)
+        batch = drawn.batch | {"advantages": estimate(drawn.batch, noise)}
+        batch, found = tempered.mix(policy, prompts, batch, hot)
+        found = drawn.metrics | found
+        for rows in rollouts.minibatches(len(batch["tokens"]), settings, order):
+            piece = {name: array[rows] for name, array in batch.items()}
+            state, of_update = update(state, put_batch(piece, run.mesh), beside)
+            found = metrics.merge(found, of_update)
+        return state, found
+
+    return programs._replace(step=step, speed=None)
+
+
+def check(run: Run, stage: Stage) -> TemperedSettings:
+    """The settings of a stage that has them.
+
+    Raises:
+      UserError: the method does not read advantages, or the config has what does not go with it.
+    """
+    rollout = stage.rollout
+    found = settings_of(rollout.tempered) if rollout else None
+    assert rollout is not None and found is not None  # the caller has looked at it
+    if "advantages" not in stage.reads:
+        raise UserError(
+            f"config.rl.rollout.tempered sets advantages to 1, which {stage.method.name} does not read: take a method "
+            "that does, ppo_clip_loss for example."
+        )
+    unlike = {
+        "critic": bool(rollout.critic),
+        "keep": rollout.keep is not None,
+        "sync_every": rollout.sync_every > 1,
+        "task.environment": "environment" in run.settings.task,
+    }
+    for name, present in unlike.items():
+        if present:
+            raise UserError(f"config.rl.rollout.tempered does not go with {name}: leave out one of them.")
+    return found
+
+
+def surprise(batch: HostBatch) -> float:
+    """The mean of -log pi over the real response tokens of a batch: its entropy as it was sampled, in nats."""
+    logprobs = batch["old_logprobs"]
+    where = batch["where"][..., -logprobs.shape[-1] :] & batch["candidate_where"][..., None]
+    return float(-np.mean(logprobs, where=where)) if where.any() else 0.0
+
+
+def _flat(arrays: Mapping[str, np.ndarray]) -> HostBatch:
+    """``[P, K, ...] -> [P K, ...]``."""
+    return {name: array.reshape(-1, *array.shape[2:]) for name, array in arrays.items()}
