@@ -183,9 +183,12 @@ def constants_of(
     parts: dict[str, tuple[stages.Part, ...]], batch: dict[str, Any], key: Array | None, axis_name: numerics.AxisName
 ) -> dict[str, Array]:
     """Advantages, weights, selections and the mask of the global batch, by token."""
-    logprobs, where = take(batch, "logprobs", "a recipe"), batch.get("where")
-    where = jnp.ones(logprobs.shape, bool) if where is None else jnp.broadcast_to(where, logprobs.shape)
-    pool: dict[str, Any] = {"lengths": numerics.count(where, logprobs, -1), "group_where": where.any(-1)}
+    where = batch.get("where")
+    if where is None or "logprobs" in batch:
+        shape = take(batch, "logprobs", "a recipe").shape
+        where = jnp.ones(shape, bool) if where is None else jnp.broadcast_to(where, shape)
+    like = batch.get("logprobs", where)  # before a batch is split, the policy runs only where a part reads it
+    pool: dict[str, Any] = {"lengths": numerics.count(where, like, -1), "group_where": where.any(-1)}
     pool |= {k: v for k, v in batch.items() if k != "where"}
     run = stages.Run(pool, where, key, axis_name)
     for part in parts["reward"]:

@@ -1,4 +1,7 @@
-"""Every policy method trains: two steps of the real trainer from its own config, on rewards that differ."""
+"""Every policy method trains: two steps of the real trainer from its own config, on rewards that differ.
+
+Batches are split in two where that is possible: what a method computes beforehand then comes from a pass of its own.
+"""
 
 import functools
 import json
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs import rl
-from rlx import models
+from rlx import build, models
 from rlx.train import assemble, trainer
 from rlx.train.main import train
 
@@ -52,7 +55,7 @@ def two_steps(name: str):
     """The smoke config of a method, from the policy's first weights, without an evaluation."""
     config = rl.get_config(f"{name},smoke").to_dict()
     config["sft"]["steps"] = 0
-    config["rl"] |= {"steps": 2, "checkpoint_every": 0}
+    config["rl"] |= {"steps": 2, "checkpoint_every": 0, "micro_batches": 2 if build(name).splittable else 1}
     rollout, verifier = config["rl"]["rollout"], f"{__name__}:residue"
     if "reward" in rollout:
         rollout["reward"]["components"]["correct"] = verifier
