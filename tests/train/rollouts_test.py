@@ -13,8 +13,11 @@ from rlx.train.assemble import assemble
 from rlx.train.interrupts import Stopped
 from rlx.train.main import train
 from rlx.train.responses import training_batch
+from rlx.train.restore import restore
 from rlx.train.rollouts import make_estimator, minibatches
 from rlx.train.settings import RolloutSettings
+
+pytestmark = pytest.mark.usefixtures("one_model")
 
 
 def config(name: str = "grpo", **rollout):
@@ -37,13 +40,33 @@ def test_a_run_reports_reward_entropy_and_length(tmp_path):
     assert abs(row["old_kl_k3"]) < 1 and 0 <= row["reward"] <= 1
 
 
-def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path):
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(config(minibatches=2), whole)
+MANY = {"minibatches": 2, "epochs": 2, "sync_every": 2, "control": {"entropy": "step(0.5, 0.1, initial=0.2)"}}
+"""What has a state of its own in a run: the order of minibatches, a stale sampler, a controller."""
+
+
+def longer():
+    """Six steps of four prompts each, from 18: the second epoch begins within the fifth."""
+    settings = config(**MANY)
+    settings["sft"]["steps"] = 2
+    settings["rl"] |= {"steps": 6, "log_every": 2, "eval_every": 3, "checkpoint_every": 4}
+    return settings
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(longer(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("moment", [("sft", 1), ("sft", 2), ("rl", 1), ("rl", 4), ("rl", 5), ("rl", 6)])
+def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, whole, moment):
     with pytest.raises(Stopped):
-        train(config(minibatches=2), stopped, stop=lambda stage, step: stage == "rl" and step == 1)
-    train(config(minibatches=2), stopped)
-    assert rows(stopped) == rows(whole)
+        train(longer(), tmp_path, stop=lambda stage, step: (stage, step) == moment)
+    train(longer(), tmp_path)
+    assert rows(tmp_path) == rows(whole)
+    ours, theirs = (restore(folder).state for folder in (tmp_path, whole))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_the_batch_has_the_prompt_before_every_response():
@@ -62,7 +85,7 @@ def test_the_batch_has_the_prompt_before_every_response():
     np.testing.assert_allclose(advantages[..., 0], [[0.5, -0.5]])
 
 
-def test_a_stale_sampler_a_composed_reward_and_dynamic_sampling_resume_to_the_same_numbers(tmp_path):
+def test_a_stale_sampler_a_composed_reward_controllers_and_dynamic_sampling(tmp_path):
     own = {
         "sync_every": 2,
         "keep": 2,
@@ -71,16 +94,12 @@ def test_a_stale_sampler_a_composed_reward_and_dynamic_sampling_resume_to_the_sa
     }
     settings = config(**own)
     settings["rl"] |= {"steps": 3, "log_every": 1}
-    train(settings, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        train(settings, tmp_path / "stopped", stop=lambda stage, step: stage == "rl" and step == 1)
-    train(settings, tmp_path / "stopped")
-    found = [row for row in rows(tmp_path / "whole") if row["stage"] == "rl" and row["split"] == "train"]
-    assert rows(tmp_path / "stopped") == rows(tmp_path / "whole")
+    train(settings, tmp_path)
+    found = [row for row in rows(tmp_path) if row["stage"] == "rl" and row["split"] == "train"]
     assert [row["staleness"] for row in found] == [0, 1, 0]
     assert {"reward/correct", "reward/short", "kl_coefficient", "entropy_coefficient"} <= set(found[0])
     assert found[0]["reward/short"] < 0
-    assert (tmp_path / "whole" / "speed.jsonl").read_text().count("sample_tokens_per_s") >= 3
+    assert (tmp_path / "speed.jsonl").read_text().count("sample_tokens_per_s") >= 3
 
 
 SELF_PLAY = {"opponents": {"update": "snapshot", "every": 1, "count": 2}}
@@ -88,7 +107,7 @@ SELF_PLAY = {"opponents": {"update": "snapshot", "every": 1, "count": 2}}
 
 @pytest.mark.parametrize(
     ("name", "roles"),
-    [("dpo", {}), ("dpo_pl", {}), ("mnpo", SELF_PLAY), ("egpo_llm", {}), ("online_ipo", {}), ("nash_md", {})],
+    [("mnpo", SELF_PLAY), ("egpo_llm", {}), ("online_ipo", {}), ("nash_md", {})],
 )
 def test_methods_that_compare_responses_learn_from_groups(tmp_path, name, roles):
     settings = config(verifier="tests.train.rollouts_test:even")
@@ -99,12 +118,12 @@ def test_methods_that_compare_responses_learn_from_groups(tmp_path, name, roles)
     assert all(np.isfinite(row["loss"]) for row in found) and found[0]["grad_norm"] > 0
 
 
-@pytest.mark.parametrize(("name", "advantage"), [("ppo", "grpo"), ("ppo_clip_loss", "gae(1.0, 0.95)")])
-def test_a_value_head_learns_the_returns(tmp_path, name, advantage):
+def test_a_value_head_learns_the_returns(tmp_path):
     critic = {"coefficient": 1.0, "clip": 10.0}
-    settings = config(verifier="tests.train.rollouts_test:even", critic=critic, epochs=4, advantage=advantage)
+    own = {"critic": critic, "epochs": 4, "advantage": "gae(1.0, 0.95)"}
+    settings = config(verifier="tests.train.rollouts_test:even", **own)
     settings["model"]["head"] = "scalar"
-    settings["method"] = {"name": name}
+    settings["method"] = {"name": "ppo_clip_loss"}
     settings["rl"] |= {"steps": 6, "log_every": 1}
     train(settings, tmp_path)
     found = [row["value_error"] for row in rows(tmp_path) if row["stage"] == "rl" and row["split"] == "train"]
