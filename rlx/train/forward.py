@@ -52,6 +52,8 @@ class Forward:
       prompt_length: positions that hold the prompt.
       mesh: where the batch is spread; None on one device and under pmap.
       models: of the roles whose model is another one.
+      shared_prefix: the candidates of a row have one prompt, which is evaluated once for all of them; for roles whose
+        model has no such form, as often as there are candidates.
     """
 
     def __init__(
@@ -61,10 +63,14 @@ class Forward:
         prompt_length: int,
         mesh: Mesh | None = None,
         models: Mapping[str, Model] | None = None,
+        shared_prefix: bool = False,
     ):
         if prompt_length < 1:
             raise errors.UserError(f"prompt_length must be at least 1 (the start token), got {prompt_length}.")
+        if shared_prefix and model.shared is None:
+            raise errors.UserError("shared_prefix needs a model with such a form, and this one has no Model.shared.")
         self.model, self.prompt_length, self.mesh, self.models = model, prompt_length, mesh, models or {}
+        self.shared_prefix = shared_prefix
 
     def response(self, x: Array) -> Array:
         """The response part of a token array ``[..., T]``."""
@@ -155,14 +161,21 @@ class Forward:
         return self._tokens("policy_", "", hidden, unembedding, batch, where, set())["policy_logps"]
 
     def _apply(self, model: Model, params: Any, tokens: Array, valid: Array) -> tuple[Array, Array]:
+        """Hidden states from the last token of the prompt on, ``[B, K, 1 + R, D]``, and the unembedding."""
+        if self.shared_prefix and model.shared is not None:
+            from rlx.models import prefix  # it imports flax, which a model of the user's own need not
+
+            rows = [sharding.constrain_rows(x, self.mesh) for x in (tokens, valid)]
+            hidden, unembedding = prefix.states(model, params, *rows, prompt_length=self.prompt_length)
+            return sharding.constrain_rows(hidden, self.mesh), unembedding
         flat = [sharding.constrain_rows(x.reshape(-1, x.shape[-1]), self.mesh) for x in (tokens, valid)]
         hidden, unembedding = model.apply(params, *flat)
         hidden = sharding.constrain_rows(hidden, self.mesh)
-        return hidden.reshape(*tokens.shape, hidden.shape[-1]), unembedding
+        return hidden.reshape(*tokens.shape, hidden.shape[-1])[..., self.prompt_length - 1 :, :], unembedding
 
     def _predicting(self, hidden: Array) -> Array:
         """Hidden states whose next token is a response token."""
-        return ops.predicting(hidden, self.prompt_length)
+        return ops.predicting(hidden, 1)
 
     def _tokens(
         self, sums: str, tokens: str, hidden: Array, unembedding: Array, batch: Mapping, where: Array, names: set[str]
@@ -183,14 +196,15 @@ class Forward:
 
     def _states(self, params: Any, hidden: Array, unembedding: Array, batch: Mapping) -> Arrays:
         valid = batch["valid"]
-        last = valid.shape[-1] - 1 - jnp.argmax(valid[..., ::-1], axis=-1)
+        last = valid.shape[-1] - self.prompt_length - jnp.argmax(valid[..., ::-1], axis=-1)  # counts as hidden does
+        last = jnp.maximum(last, 0)
         final = jnp.take_along_axis(hidden, last[..., None, None], axis=-2).squeeze(-2)
         found = {"hidden": final, "embeddings": final, "judge_logits": final @ unembedding}
         found["views"] = _dropout(final, batch["index"])
         if self.model.head is None:
             return found
         rewards = self.model.head(params, final)
-        after = self.model.head(params, self.response(jnp.moveaxis(hidden, -1, -2)).swapaxes(-1, -2))
+        after = self.model.head(params, hidden[..., 1:, :])
         before = self.model.head(params, self._predicting(hidden))
         return found | {
             "rewards": rewards,

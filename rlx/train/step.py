@@ -35,6 +35,7 @@ def make_train_step(
     micro_batches: int = 1,
     rules: Mapping[str, policies.Rule] | None = None,
     models: Mapping[str, Model] | None = None,
+    shared_prefix: bool = False,
 ) -> Step:
     """The jitted step ``(state, batch, auxiliary) -> (state, metrics)``; the state is donated.
 
@@ -47,12 +48,15 @@ def make_train_step(
       micro_batches: parts that the batch is worked off in, one after the other; the result is that of the whole batch.
       rules: how the policies beside this one follow it; those of the state alone need one.
       models: of the roles (:data:`rlx.train.policies.ROLES`) whose model is another one.
+      shared_prefix: evaluate the prompt once for all candidates of a row, which must have the same.
 
     Raises:
-      UserError: micro-batches with a loss that couples the whole batch through its gradient; rows that do not divide.
+      UserError: micro-batches with a loss that couples the whole batch through its gradient; rows that do not divide;
+        a shared prompt with a model that has no such form.
     """
     check_split(method, micro_batches)
-    forward = Forward(model, prompt_length=prompt_length, mesh=mesh if mesh.size > 1 else None, models=models)
+    options = {"prompt_length": prompt_length, "models": models, "shared_prefix": shared_prefix}
+    forward = Forward(model, mesh=mesh if mesh.size > 1 else None, **options)
 
     def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
         check_rows(batch, micro_batches * sharding.batch_shards(mesh))
