@@ -45,17 +45,27 @@ def two_steps(name: str, task=None):
     return config
 
 
-@pytest.fixture
-def without_plots(monkeypatch):
-    monkeypatch.setattr(trainer, "write_report", lambda folder: None)
-
-
 @pytest.mark.parametrize("name", rl_turns.METHODS)
-def test_every_method_of_turns_trains(name, without_plots, tmp_path):
+def test_every_method_of_turns_trains(name, one_model, tmp_path):
     result = train(two_steps(name), tmp_path)
     assert math.isfinite(result["loss"]) and 0 < result["reward"] < 3
     assert math.isfinite(result["grad_norm"]) and result["grad_norm"] > 0
     assert result["turns"] == 3 and 2 <= result["length"] <= 6
+
+
+def test_a_mesh_and_micro_batches_change_nothing(one_model, tmp_path):
+    whole = train(two_steps("graph_grpo_edge"), tmp_path / "whole")
+    config = two_steps("graph_grpo_edge")
+    config["mesh"]["data"], config["rl"]["micro_batches"] = 2, 2
+    split = train(config, tmp_path / "split")
+    np.testing.assert_allclose([split[name] for name in whole], [*whole.values()], rtol=1e-4, atol=1e-5)
+
+
+def test_an_estimator_of_episodes_serves_any_loss(one_model, tmp_path):
+    config = two_steps("gigpo")
+    config["method"] = {"name": "ppo_clip_loss"}
+    config["rl"]["rollout"]["advantage"] = "gigpo(gamma=1.0)"
+    assert train(config, tmp_path)["grad_norm"] > 0
 
 
 def source(name: str, **rollout):
@@ -90,7 +100,7 @@ def test_trees_and_graphs_are_made_where_they_are_read():
     assert found["tree_parent"].shape == (3, 7) and found["node_ids"].shape == (3, 2, 3) and "edges" not in found
 
 
-def test_the_expert_is_imitated_in_what_it_does_alone(without_plots, tmp_path):
+def test_the_expert_is_imitated_in_what_it_does_alone(one_model, tmp_path):
     config = two_steps("gigpo", {"environment": "calculator", "size": 8, "options": {"counts": (3,), "largest": 9}})
     config["data"]["max_prompt_length"] = 16
     run = assemble(config | {"sft": config["sft"] | {"steps": 2}})
@@ -107,7 +117,7 @@ def test_the_expert_is_imitated_in_what_it_does_alone(without_plots, tmp_path):
     assert train_set.fingerprint != train_set.source.content
 
 
-def test_a_stopped_run_goes_on_to_the_same_numbers(without_plots, tmp_path):
+def test_a_stopped_run_goes_on_to_the_same_numbers(one_model, tmp_path):
     config = two_steps("epo")
     config["rl"]["log_every"] = 1
     train(config, tmp_path / "whole")

@@ -3,8 +3,6 @@
 Batches are split in two where that is possible: what a method computes beforehand then comes from a pass of its own.
 """
 
-import functools
-import json
 import math
 
 import jax
@@ -12,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs import rl
-from rlx import build, models
-from rlx.train import assemble, trainer
+from rlx import build
+from rlx.train import trainer
 from rlx.train.main import train
 
 
@@ -23,17 +21,6 @@ def residue(response, example):
 
 
 residue.reads = "ids"  # type: ignore[attr-defined]
-
-
-@pytest.fixture(scope="module")
-def one_model():
-    """The runs share a model, and so the compiled sampler; none draws plots."""
-    build = models.build
-    shared = functools.cache(lambda text: build(json.loads(text)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assemble.models, "build", lambda config: shared(json.dumps(config)))
-        patch.setattr(trainer, "write_report", lambda folder: None)
-        yield
 
 
 @pytest.fixture
