@@ -3,20 +3,22 @@ r"""What a shared prompt and packed rows save: prints a JSON line per case with 
   python -m experiments.bench_prefix                                 # prompts of 32 to 512 tokens, groups of 4 to 16
   python -m experiments.bench_prefix --prompt_lengths=512 --groups=8 # one case
   python -m experiments.bench_prefix --remat                         # layers recomputed in the backward pass
+  python -m experiments.bench_prefix --train_step                    # whole steps of GRPO with a reference
 
 Loss and gradient of the response's log-probability, the model of the workload, 64 response tokens. ``flops`` and
 ``memory`` (temporaries) are ratios of what the compiler says of the two programs, ``cpu`` of median processor seconds,
 the programs taking turns; ``tokens`` of the places that go through the layers. Below 1 the plain form costs more. The
 compiler counts a loop once, so of more than 256 response tokens one chunk of the vocabulary product, which is the same
 in both forms, is in ``flops``: the layers are what it speaks of. ``logprob_apart`` is the largest difference of a
-token's log-probability, ``gradient_apart`` that of a gradient relative to the largest gradient of its array.
-The last lines compare packed rows with padded ones: prompts and responses of uneven length, ``real`` the share of
-tokens among the padded places.
+token's log-probability, ``gradient_apart`` that of a gradient relative to the largest gradient of its array; of whole
+steps those of the loss and of the gradient's norm. The last lines compare packed rows with padded ones: prompts and
+responses of uneven length, ``real`` the share of tokens among the padded places.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import time
@@ -41,6 +43,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--capacity", type=int, nargs="*", default=(1, 2), help="packing: longest sequences per row")
     parser.add_argument("--sequences", type=int, default=32, help="packing: how many")
+    parser.add_argument("--train_step", action="store_true", help="whole steps of the trainer, shared prompts alone")
     parser.add_argument("--remat", action="store_true", help="recompute each layer in the backward pass")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each form, after one that is not")
     return parser.parse_args(argv)
@@ -69,6 +72,21 @@ def group_batch(args: argparse.Namespace, length: int, group: int) -> dict[str, 
     responses = rng.integers(3, c.VOCAB, (args.prompts, group, args.response_length))
     tokens = np.concatenate([prompts, responses], -1).astype(np.int32)
     return {"tokens": tokens, "valid": np.ones(tokens.shape, bool)} | response_of(tokens, tokens > 0, length)
+
+
+def trained(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The groups as a batch of the trainer, with rewards at random."""
+    rng, shape, size = np.random.default_rng(1), batch["tokens"].shape, batch["targets"].shape[-1]
+    steps = np.broadcast_to(np.arange(shape[-1]), shape)
+    return {
+        "tokens": batch["tokens"],
+        "valid": batch["valid"],
+        "where": steps >= shape[-1] - size,
+        "candidate_where": np.ones(shape[:2], bool),
+        "index": np.arange(shape[0], dtype=np.int32),
+        "rewards": rng.random(shape[:2], np.float32),
+        "old_logprobs": np.full(batch["targets"].shape, -np.log(c.VOCAB), np.float32),
+    }
 
 
 def uneven_batch(args: argparse.Namespace, shortest: float, capacity: int) -> dict[str, np.ndarray]:
@@ -131,22 +149,61 @@ def compare(losses: dict[str, Callable], params: Any, batch: dict[str, np.ndarra
     programs = {name: jax.jit(jax.value_and_grad(loss, has_aux=True)) for name, loss in losses.items()}
     runs: dict[str, Any] = {name: program.lower(*given).compile() for name, program in programs.items()}
     results = [jax.block_until_ready(run(*given)) for run in runs.values()]
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(steps):
-        for name, run in runs.items():
-            before = time.process_time()
-            jax.block_until_ready(run(*given))
-            seconds[name].append(time.process_time() - before)
-    costs = {
-        "flops": [run.cost_analysis()["flops"] for run in runs.values()],
-        "memory": [run.memory_analysis().temp_size_in_bytes for run in runs.values()],
-        "cpu": [float(np.median(taken)) for taken in seconds.values()],
-    }
-    found = {name: round(new / old, 3) for name, (old, new) in costs.items()}
-    found["plain_cpu_s"] = round(costs["cpu"][0], 3)
+    found = costs(runs, {name: lambda run=run: run(*given) for name, run in runs.items()}, steps)
     ((_, logp), gradient), ((_, other_logp), other_gradient) = results
     found["logprob_apart"] = float(np.abs(np.asarray(logp - other_logp)).max())
     return found | {"gradient_apart": apart(gradient, other_gradient)}
+
+
+def compare_steps(model, params: Any, batch: dict[str, np.ndarray], length: int, steps: int) -> dict[str, float]:
+    """As :func:`compare`, of whole steps of the trainer: GRPO with a KL penalty to a reference, AdamW."""
+    import optax
+
+    import rlx
+    from rlx.method import Shapes
+    from rlx.train import sharding, state, step
+
+    mesh = sharding.make_mesh({"data": 1})
+    method, optimizer = rlx.build({"name": "grpo", "kl": "k3(0.04)"}), optax.adamw(c.LR)
+    runs, states, first = {}, {}, {}
+    for name in ("plain", "shared"):
+        options = {"mesh": mesh, "prompt_length": length, "shared_prefix": name == "shared"}
+        shapes = Shapes(c.HIDDEN, c.VOCAB, 1)
+        states[name] = state.create_state(model, method, optimizer, shapes, seed=0, mesh=mesh, policy=params)
+        program = step.make_train_step(model, method, optimizer, **options)
+        runs[name] = program.lower(states[name], batch, {"reference": params}).compile()
+
+    def advance(name):
+        states[name], reported = runs[name](states[name], batch, {"reference": params})
+        first.setdefault(name, reported)
+        return states[name]
+
+    for name in runs:
+        advance(name)
+    found = costs(runs, {name: functools.partial(advance, name) for name in runs}, steps)
+    for number in ("loss", "grad_norm"):
+        old, new = (float(first[name][number].value) for name in runs)
+        found[f"{number}_apart"] = abs(new - old)
+    return found
+
+
+def costs(programs: dict[str, Any], calls: dict[str, Callable], steps: int) -> dict[str, float]:
+    """What the second program costs in units of the first; they take turns."""
+    import jax
+
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(steps):
+        for name, call in calls.items():
+            before = time.process_time()
+            jax.block_until_ready(call())
+            seconds[name].append(time.process_time() - before)
+    both = {
+        "flops": [program.cost_analysis()["flops"] for program in programs.values()],
+        "memory": [program.memory_analysis().temp_size_in_bytes for program in programs.values()],
+        "cpu": [float(np.median(taken)) for taken in seconds.values()],
+    }
+    found = {name: round(new / old, 3) for name, (old, new) in both.items()}
+    return found | {"plain_cpu_s": round(both["cpu"][0], 3)}
 
 
 def apart(first: Any, second: Any) -> float:
@@ -174,7 +231,14 @@ def main(argv: list[str] | None = None) -> None:
         losses = {"plain": plain(model, length), "shared": shared(model, length)}
         tokens = (length + group * size) / (group * (length + size))
         case = {"task": "shared", "prompt": length, "group": group, "tokens": round(tokens, 3)}
-        print(json.dumps(case | compare(losses, params, batch, args.steps)), flush=True)
+        if args.train_step:
+            case["task"] = "step"
+            found = compare_steps(model, params, trained(batch), length, args.steps)
+        else:
+            found = compare(losses, params, batch, args.steps)
+        print(json.dumps(case | found), flush=True)
+    if args.train_step:
+        return
     for shortest, capacity in itertools.product(args.shortest, args.capacity):
         batch = uneven_batch(args, shortest, capacity)
         losses = {"plain": plain(model, c.PROMPT_LEN), "packed": packed(model, c.PROMPT_LEN)}

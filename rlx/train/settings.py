@@ -56,6 +56,8 @@ class RolloutSettings:
       top_k, top_p, min_p: what is left of the distribution; None: all.
       epochs: passes over the responses.
       minibatches: updates of a pass, each on its part of the prompts.
+      shared_prefix: updates evaluate a prompt once for all of its responses; pays where prompts are no shorter than
+        responses.
       keep: prompts of a step that are learnt from, those whose responses differ in reward first; None: all.
       sync_every: steps between copies of the policy to the one that draws; 1: it draws itself.
       advantage: estimator for methods that read ``advantages``; recipes bring their own.
@@ -81,6 +83,7 @@ class RolloutSettings:
     min_p: float | None = None
     epochs: int = 1
     minibatches: int = 1
+    shared_prefix: bool = False
     keep: int | None = None
     sync_every: int = 1
     advantage: str = "grpo"

@@ -26,3 +26,11 @@ def test_prints_a_line_per_case(tiny, capsys):
     for line in (shared, packed):
         assert line["gradient_apart"] < 1e-5 and line["logprob_apart"] < 1e-5
         assert line["memory"] > 0 and line["cpu"] > 0
+
+
+def test_compares_steps_of_the_trainer(tiny, capsys):
+    options = "--prompt_lengths 12 --groups 6 --response_length 4 --steps 1 --train_step"
+    bench_prefix.main(options.split())
+    line = json.loads(capsys.readouterr().out)
+    assert line["task"] == "step" and line["flops"] < 0.8 and line["cpu"] > 0
+    assert line["loss_apart"] < 1e-5 and line["grad_norm_apart"] < 1e-5
