@@ -21,7 +21,7 @@ from rlx import catalog
 from rlx import sweep as sweeps
 from rlx.build import build
 from rlx.errors import UserError, close_matches
-from rlx.train.rollouts import OF_RESPONSES
+from rlx.train.lessons import OF_RESPONSES
 from rlx.train.smoke import shrink
 
 OF_THE_POLICY = ("logprobs", "reference_logprobs", "entropy", "renyi2", "top_p_entropy", "expected_discriminator")

@@ -8,85 +8,32 @@ the same numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from rlx import metrics, stages
+from rlx import metrics
 from rlx.data.dataset import Dataset
-from rlx.errors import UserError
 from rlx.metrics import Mean, Metrics
 from rlx.rollout import rewards
 from rlx.rollout.rewards import Reward
-from rlx.train import critic, response_arrays
+from rlx.train import tempered
 from rlx.train.assemble import Run, Stage
-from rlx.train.comparisons import compared, pairs_of
-from rlx.train.episodes import OF_EPISODES, Episodes
-from rlx.train.forward import Forward
+from rlx.train.episodes import Episodes
+from rlx.train.lessons import Lessons
 from rlx.train.loop import HostBatch, Programs
 from rlx.train.policies import SAMPLER
-from rlx.train.programs import as_read, standing, this_process
-from rlx.train.responses import Responses, Source, Speed, chosen_rows, mean
+from rlx.train.programs import standing, this_process
+from rlx.train.responses import Responses, Source, Speed, mean
 from rlx.train.reward_models import finder
 from rlx.train.settings import RolloutSettings
 from rlx.train.sharding import put_batch
 from rlx.train.state import TrainState
 from rlx.train.step import make_train_step
 
-DRAWS, ORDER, ESTIMATE = 1, 2, 3  # streams of random numbers of a step
-
-
-OF_RESPONSES = (
-    "rewards",
-    "token_rewards",
-    "values",
-    "correct",
-    "finished",
-    "lengths",
-    "group_where",
-    "old_logprobs",
-    "rollout_logprobs",
-    "baseline_rewards",
-    *response_arrays.ARRAYS,
-)
-"""What an estimator of advantages outside of a recipe may read."""
-
-
-def make_estimator(
-    spec: str, *, critic: bool = False, more: Sequence[str] = ()
-) -> Callable[[HostBatch, jax.Array], np.ndarray]:
-    """``(training batch, key) -> advantages [P, K, 1]`` or ``[P, K, M]`` by an estimator of the catalogue.
-
-    Args:
-      spec: the estimator, with or without arguments.
-      critic: whether there are values.
-      more: arrays that episodes give beside those of responses.
-
-    Raises:
-      UserError: there is none of this name, it has no such keyword, or it reads what responses alone do not give.
-    """
-    (part,) = stages.parts_of("advantage", spec)
-    given = [name for name in (*OF_RESPONSES, *more) if critic or name != "values"]
-    lacking = [name for name in part.reads if name not in given]
-    if lacking:
-        raise UserError(
-            f"config.rl.rollout.advantage={spec!r} reads {', '.join(lacking)}, which responses alone do not give. "
-            f"There are: {', '.join(given)}; a critic gives values."
-        )
-
-    @jax.jit
-    def estimate(arrays: dict[str, jax.Array], where: jax.Array, key: jax.Array) -> jax.Array:
-        pool = arrays | {"lengths": where.sum(-1), "group_where": where.any(-1)}
-        return stages.Run(pool, where, key, None).tokens(part)
-
-    def advantages(batch: HostBatch, key: jax.Array) -> np.ndarray:
-        where = batch["where"][..., -batch["old_logprobs"].shape[-1] :] & batch["candidate_where"][..., None]
-        given = batch | ({"values": batch["old_values"]} if "old_values" in batch else {})
-        return np.asarray(estimate({k: given[k] for k in (*part.reads, *part.optional) if k in given}, where, key))
-
-    return advantages
+DRAWS, ORDER = 1, 2  # streams of random numbers of a step, beside those of rlx.train.lessons
 
 
 def make_rollout_programs(
@@ -113,27 +60,8 @@ def make_rollout_programs(
         rules=stage.rules,
         models=models,
     )
-    reads_advantages = "advantages" in stage.reads
-    more = OF_EPISODES if "environment" in run.settings.task else ()
-    options = {"critic": bool(settings.critic), "more": more}
-    estimate = make_estimator(settings.advantage, **options) if reads_advantages else None
-    judge = _critic(run, settings, source.prompt_length)
+    lessons = Lessons(run, stage, source.prompt_length, tempered.make(run, stage, train_set, reward))
     speed = Speed()
-
-    def learn_from(policy: Any, batch: HostBatch, key: jax.Array) -> HostBatch:
-        """The batch as the method reads it: of the rows that are kept, with what responses alone do not give."""
-        if settings.keep is not None:
-            batch = chosen_rows(batch, settings.keep)
-        if stage.compares or "win_rates" in stage.reads:
-            batch = compared(batch, settings.preference)
-        if stage.compares:
-            batch = pairs_of(batch) if stage.compares == "pairs" else batch
-            return as_read(batch | {"scores": batch["rewards"]}, stage.method)
-        if judge is not None:
-            batch = batch | judge(policy, put_batch(batch, run.mesh))
-        if estimate is not None:
-            batch = batch | {"advantages": estimate(batch, jax.random.fold_in(key, ESTIMATE))}
-        return batch
 
     def step(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
@@ -142,8 +70,8 @@ def make_rollout_programs(
         ready = time.perf_counter()
         drawn = source.collect(policy, batch, jax.random.fold_in(key, DRAWS), group=settings.group)
         speed.add(drawn.tokens, time.perf_counter() - ready, ready - began)
-        whole = learn_from(state.params["policy"], drawn.batch, key)
-        found = drawn.metrics | {"staleness": staleness(state, settings)}
+        whole, found = lessons(state.params["policy"], batch, drawn.batch, key)
+        found = drawn.metrics | found | {"staleness": staleness(state, settings)}
         began = time.perf_counter()
         for rows in minibatches(len(whole["tokens"]), settings, jax.random.fold_in(key, ORDER)):
             piece = {name: array[rows] for name, array in whole.items()}
@@ -152,14 +80,24 @@ def make_rollout_programs(
         speed.add(0, 0.0, time.perf_counter() - began)
         return state, found
 
-    def evaluate(state: TrainState, batch: HostBatch) -> Mapping[str, Any]:
-        drawn = tests.collect(state.params["policy"], batch, jax.random.PRNGKey(0), group=1, greedy=True)
+    return Programs(step, evaluation(tests), held_out_batches(held_out, stage), speed.take)
+
+
+def evaluation(source: Source) -> Callable[[TrainState, HostBatch], Metrics]:
+    """``(state, batch) -> reward, length and accuracy`` of the most probable responses."""
+
+    def evaluate(state: TrainState, batch: HostBatch) -> Metrics:
+        drawn = source.collect(state.params["policy"], batch, jax.random.PRNGKey(0), group=1, greedy=True)
         correct = mean(drawn.batch["correct"], drawn.batch["candidate_where"])
         return {name: drawn.metrics[name] for name in ("reward", "length")} | {"accuracy": correct}
 
+    return evaluate
+
+
+def held_out_batches(held_out: Dataset, stage: Stage) -> Callable[[], Iterable[HostBatch]]:
+    """The batches of an evaluation, called anew for each."""
     size = stage.settings.batch_size
-    batches = lambda: held_out.batches(size, **this_process()) if len(held_out) else ()  # noqa: E731
-    return Programs(step, evaluate, batches, speed.take)
+    return lambda: held_out.batches(size, **this_process()) if len(held_out) else ()
 
 
 def source_of(run: Run, stage: Stage, dataset: Dataset, reward: Reward) -> Source:
@@ -168,15 +106,6 @@ def source_of(run: Run, stage: Stage, dataset: Dataset, reward: Reward) -> Sourc
     if "environment" in run.settings.task:
         return Episodes(run, stage.rollout, dataset, stage.reads)
     return Responses(run, stage.rollout, dataset, reward, stage.reads)
-
-
-def _critic(run: Run, settings: RolloutSettings, prompt_length: int) -> Callable[..., HostBatch] | None:
-    """What gives the values at the time of the rollout, and returns; None without a value head to train."""
-    own = critic.settings_of(settings.critic)
-    if own is None:
-        return None
-    mesh = run.mesh if run.mesh.size > 1 else None
-    return critic.make_critic(Forward(run.model, prompt_length=prompt_length, mesh=mesh), own)
 
 
 def staleness(state: TrainState, settings: RolloutSettings) -> Mean:

@@ -14,25 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlx import metrics
 from rlx.data.dataset import Dataset
 from rlx.errors import UserError, close_matches
 from rlx.metrics import Mean, Metrics
 from rlx.policy.advantages import grpo_advantage
 from rlx.policy.aepo import Tempered as Chosen
 from rlx.policy.aepo import aepo_arbitrary, replace_rows
-from rlx.train import rollouts
+from rlx.rollout.rewards import Reward
 from rlx.train.assemble import Run, Stage
-from rlx.train.loop import HostBatch, Programs
-from rlx.train.programs import standing
+from rlx.train.loop import HostBatch
 from rlx.train.responses import Responses, Source
-from rlx.train.reward_models import finder
-from rlx.train.sharding import put_batch
-from rlx.train.state import TrainState
-from rlx.train.step import make_train_step
-
-TEMPERED = 4
-"""Stream of random numbers, beside those of :mod:`rlx.train.rollouts`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,55 +120,19 @@ class Tempered:
         )
 
 
-def make_tempered_programs(
-    run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any, reward_model: Any = None
-) -> Programs:
-    """:func:`rlx.train.rollouts.make_rollout_programs` with tempered responses in every batch.
+def make(run: Run, stage: Stage, dataset: Dataset, reward: Reward) -> Tempered | None:
+    """What draws tempered responses for a stage; None where its config has none.
 
     Raises:
       UserError: the method does not read advantages, or the config has what does not go with it.
     """
     settings = stage.rollout
-    assert settings is not None  # the caller has looked at it
+    assert settings is not None  # a stage of reinforcement learning
+    if not settings.tempered:
+        return None
     chosen = check(run, stage)
-    programs = rollouts.make_rollout_programs(run, stage, train_set, held_out, held, reward_model)
-    lengths = train_set.lengths.prompt, settings.max_new_tokens
-    reward = rollouts.reward_of(settings, run, finder(run, lengths, reward_model))
-    source = Responses(run, settings, train_set, reward, stage.reads)
-    sources = {
-        temperature: Responses(
-            run, dataclasses.replace(settings, temperature=temperature), train_set, reward, stage.reads
-        )
-        for temperature in (chosen.low, chosen.high)
-    }
-    tempered, estimate = Tempered(sources, chosen), rollouts.make_estimator(settings.advantage)
-    beside, models = standing(stage, held)
-    update = make_train_step(
-        run.model,
-        stage.method,
-        stage.optimizer,
-        mesh=run.mesh,
-        prompt_length=source.prompt_length,
-        micro_batches=stage.settings.micro_batches,
-        rules=stage.rules,
-        models=models,
-    )
-
-    def step(state: TrainState, prompts: HostBatch) -> tuple[TrainState, Metrics]:
-        key, policy = jax.random.fold_in(state.key, state.step), state.params["policy"]
-        streams = (rollouts.DRAWS, rollouts.ORDER, rollouts.ESTIMATE, TEMPERED)
-        draws, order, noise, hot = (jax.random.fold_in(key, stream) for stream in streams)
-        drawn = source.collect(policy, prompts, draws, group=settings.group)
-        batch = drawn.batch | {"advantages": estimate(drawn.batch, noise)}
-        batch, found = tempered.mix(policy, prompts, batch, hot)
-        found = drawn.metrics | found
-        for rows in rollouts.minibatches(len(batch["tokens"]), settings, order):
-            piece = {name: array[rows] for name, array in batch.items()}
-            state, of_update = update(state, put_batch(piece, run.mesh), beside)
-            found = metrics.merge(found, of_update)
-        return state, found
-
-    return programs._replace(step=step, speed=None)
+    at = {t: dataclasses.replace(settings, temperature=t) for t in (chosen.low, chosen.high)}
+    return Tempered({t: Responses(run, own, dataset, reward, stage.reads) for t, own in at.items()}, chosen)
 
 
 def check(run: Run, stage: Stage) -> TemperedSettings:

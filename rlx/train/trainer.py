@@ -175,10 +175,9 @@ def _programs(
     """The functions that the loop of a stage calls."""
     if stage.rollout is None:
         return make_programs(run, stage, train_set, held_out, held, cache)
-    from rlx.train import rollouts, tempered  # they bring the tasks along
+    from rlx.train.rollouts import make_rollout_programs  # it brings the tasks along
 
-    make = tempered.make_tempered_programs if stage.rollout.tempered else rollouts.make_rollout_programs
-    return make(run, stage, train_set, held_out, held, reward_model)
+    return make_rollout_programs(run, stage, train_set, held_out, held, reward_model)
 
 
 def starting_policy(run: Run) -> Any:

@@ -11,10 +11,11 @@ from rlx.errors import UserError
 from rlx.rollout import Rollout
 from rlx.train.assemble import assemble
 from rlx.train.interrupts import Stopped
+from rlx.train.lessons import make_estimator
 from rlx.train.main import train
 from rlx.train.responses import training_batch
 from rlx.train.restore import restore
-from rlx.train.rollouts import make_estimator, minibatches
+from rlx.train.rollouts import minibatches
 from rlx.train.settings import RolloutSettings
 
 pytestmark = pytest.mark.usefixtures("one_model")
