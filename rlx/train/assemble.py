@@ -138,6 +138,8 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     method = build(settings.method_of(name))
     rollout = _rollout(settings, method) if name == "rl" else None
     method = _with_controls(_with_critic(method, rollout, model), rollout) if rollout else method
+    if rollout:
+        _check_shared_prefix(rollout, model)
     updates = block.steps * (rollout.updates if rollout else 1)
     optimizer = optimizers.build(block.optimizer, updates, f"config.{name}.optimizer")
     check_split(method, block.micro_batches)
@@ -225,6 +227,11 @@ def _with_critic(method: Method, rollout: settings_module.RolloutSettings, model
     if "logprobs" not in method.needs:
         raise UserError(f"config.rl.rollout.critic: {method.name} is no loss of tokens, which a value head goes with.")
     return critic.with_critic(method, found)
+
+
+def _check_shared_prefix(rollout: settings_module.RolloutSettings, model: Model) -> None:
+    if rollout.shared_prefix and model.shared is None:
+        raise UserError("config.rl.rollout.shared_prefix=True needs a model with Model.shared, which this one lacks.")
 
 
 def _with_controls(method: Method, rollout: settings_module.RolloutSettings) -> Method:

@@ -59,6 +59,7 @@ def make_rollout_programs(
         micro_batches=stage.settings.micro_batches,
         rules=stage.rules,
         models=models,
+        shared_prefix=settings.shared_prefix,
     )
     lessons = Lessons(run, stage, source.prompt_length, tempered.make(run, stage, train_set, reward))
     speed = Speed()

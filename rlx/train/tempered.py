@@ -153,6 +153,7 @@ def check(run: Run, stage: Stage) -> TemperedSettings:
         "critic": bool(rollout.critic),
         "keep": rollout.keep is not None,
         "sync_every": rollout.sync_every > 1,
+        "shared_prefix": rollout.shared_prefix,  # a response may take a place in the group of another prompt
         "task.environment": "environment" in run.settings.task,
     }
     for name, present in unlike.items():

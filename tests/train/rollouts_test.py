@@ -147,6 +147,17 @@ def even(response, example):
     return float(len(response.encode()) % 2 == 0)
 
 
+def test_a_shared_prompt_changes_no_number_of_a_run(tmp_path):
+    for name, shared in (("plain", False), ("shared", True)):
+        settings = config(shared_prefix=shared)
+        settings["sft"]["steps"], settings["rl"]["steps"] = 1, 2
+        train(settings, tmp_path / name)
+    for plain, shared in zip(rows(tmp_path / "plain"), rows(tmp_path / "shared"), strict=True):
+        np.testing.assert_allclose(
+            *([v for v in row.values() if isinstance(v, float)] for row in (plain, shared)), atol=1e-5
+        )
+
+
 def test_minibatches_are_a_partition_of_every_epoch():
     found = minibatches(8, RolloutSettings(max_new_tokens=1, epochs=2, minibatches=4), jax.random.PRNGKey(0))
     assert [len(part) for part in found] == [2] * 8
