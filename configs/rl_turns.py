@@ -16,8 +16,14 @@ from ml_collections import ConfigDict
 from rlx.errors import UserError, close_matches
 from rlx.train.smoke import shrink
 
-WALK = {"environment": "graph_walk", "size": 2048, "towards": 0.1, "options": {"nodes": 8, "longest": 4}}
-TOOL = {"environment": "calculator", "size": 2048, "call_reward": 0.1, "options": {"counts": (3,), "largest": 9}}
+WALK = {"environment": "graph_walk", "size": 2048, "turns": 6, "towards": 0.1, "options": {"nodes": 8, "longest": 4}}
+TOOL = {
+    "environment": "calculator",
+    "size": 2048,
+    "turns": 4,
+    "call_reward": 0.1,
+    "options": {"counts": (3,), "largest": 9},
+}
 METHODS = {
     "grpo": (WALK, {"name": "grpo"}),
     "gigpo": (WALK, {"name": "grpo", "advantage": "gigpo"}),
