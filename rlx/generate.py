@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rlx import config as configs
 from rlx.data.encode import encode_prompt
 from rlx.errors import UserError
-from rlx.models.sampling import sample
+from rlx.rollout import Sampling, sample
 from rlx.train.restore import Restored, open_run
 
 USAGE = """python -m rlx.generate --checkpoint=DIR --prompt=TEXT [--max_new_tokens=64] [--temperature=1.0] [--seed=0]
@@ -44,18 +43,13 @@ def generate(
     valid = np.zeros(tokens.shape, bool)
     for i, row in enumerate(rows):
         tokens[i, width - len(row) :], valid[i, width - len(row) :] = row, True
-    sampled, _ = sample(
-        run.model, checkpoint.state.params["policy"], jnp.asarray(tokens), jnp.asarray(valid),
-        max_new_tokens=max_new_tokens, temperature=temperature, eos_id=run.tokenizer.eos_id,
-        key=jax.random.PRNGKey(seed),
-    )  # fmt: skip
-    return [run.tokenizer.decode(_until(row, run.tokenizer.eos_id)) for row in np.asarray(sampled)]
-
-
-def _until(row: np.ndarray, eos_id: int) -> list[int]:
-    """The tokens before the first EOS."""
-    ends = np.flatnonzero(row == eos_id)
-    return row[: ends[0] if len(ends) else len(row)].tolist()
+    sampling = Sampling(max_new_tokens, temperature=temperature, eos_id=run.tokenizer.eos_id)
+    policy, key = checkpoint.state.params["policy"], jax.random.PRNGKey(seed)
+    drawn = jax.device_get(sample(run.model, policy, tokens, valid, sampling=sampling, key=key))
+    texts = drawn.lengths - drawn.finished  # without EOS
+    return [
+        run.tokenizer.decode(row[:size].tolist()) for row, size in zip(drawn.tokens[:, 0], texts[:, 0], strict=True)
+    ]
 
 
 def cli(argv: Sequence[str]) -> int:

@@ -14,57 +14,6 @@ from rlx.models.base import Decode, Model, Params
 BLOCK = 128  # of the vocabulary; the inverse of the distribution is looked up in two levels
 
 
-def sample(
-    model: Model,
-    params: Params,
-    prompt_tokens: jax.Array,
-    prompt_valid: jax.Array | None = None,
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    eos_id: int | None = None,
-    key: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Continues each prompt until ``eos_id`` or ``max_new_tokens``.
-
-    Args:
-        model: with ``decode`` None the whole sequence is evaluated for each token.
-        params: of the model.
-        prompt_tokens: int ``[N, P]``, padded on the left.
-        prompt_valid: bool ``[N, P]``, by default all True; the last position must be a real token.
-        max_new_tokens: M, how many tokens to draw at most.
-        temperature: the logits are divided by it; 0 takes the most probable token.
-        eos_id: ends a continuation; None: nothing does.
-        key: of the random numbers.
-
-    Returns:
-        Tokens ``[N, M]``, the first ``eos_id`` included and repeated to the end, and their log-probabilities under the
-        policy at temperature 1 ``[N, M]``, 0 after the first ``eos_id``.
-    """
-    if prompt_valid is None:
-        prompt_valid = jnp.ones(prompt_tokens.shape, bool)
-    scale = jnp.asarray(temperature or 1.0, jnp.float32)
-    prompt = (jnp.asarray(prompt_tokens), jnp.asarray(prompt_valid))
-    greedy = isinstance(temperature, (int, float)) and temperature == 0
-    return _sample(decoder(model), max_new_tokens, greedy, eos_id, params, *prompt, scale, key)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _sample(decode: Decode, size: int, greedy: bool, eos_id: int | None, params, tokens, valid, temperature, key):
-    uniform = jax.random.uniform(key, (size, len(tokens)))
-
-    def choose(i, logits):
-        token = jnp.argmax(logits, -1) if greedy else draw(logits / temperature, uniform[i])
-        return token, (chosen(logits, token) - jax.nn.logsumexp(logits, -1),)
-
-    def ended(i, drawn):
-        return jnp.zeros(drawn.shape[1], bool) if eos_id is None else drawn[i] == eos_id
-
-    fill = 0 if eos_id is None else eos_id
-    found = continuations(decode, params, tokens, valid, size=size, choose=choose, ended=ended, fill=fill)
-    return found.tokens, found.statistics[0]
-
-
 class Continuations(NamedTuple):
     """What :func:`continuations` draws, N rows of at most M tokens."""
 
@@ -136,19 +85,10 @@ def chosen(logits: jax.Array, token: jax.Array) -> jax.Array:
     return jnp.take_along_axis(logits, token[:, None], 1)[:, 0]
 
 
-def draw(logits: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Indices with probability ``softmax(logits [N, V])``, one uniform number in [0, 1) for each row.
+def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Indices with probabilities in proportion to ``weights [N, V]``, one uniform number in [0, 1) for each row.
 
     The cumulative distribution is inverted in two levels, blocks first: no sort, no random number for each token.
-
-    >>> print(draw(jnp.log(jnp.array([[0.25, 0.0, 0.75]] * 3)), jnp.array([0.1, 0.3, 0.9])))
-    [0 2 2]
-    """
-    return invert(jnp.exp(logits - logits.max(-1, keepdims=True)), uniform)
-
-
-def invert(weights: jax.Array, uniform: jax.Array) -> jax.Array:
-    """As :func:`draw`, with probabilities in proportion to ``weights [N, V]``.
 
     >>> print(invert(jnp.array([[1.0, 0.0, 3.0]] * 2), jnp.array([0.1, 0.3])))
     [0 2]
