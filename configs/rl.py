@@ -11,7 +11,8 @@ transformer first learns from written answers, far from perfectly; then it draws
 which the verifier rewards, and the method moves it. Each step of the stage ``rl`` is one such batch. The table in the
 run directory has the ``accuracy`` on held-out prompts; ``metrics.jsonl`` the reward, entropy, length and the rest of
 every step. Methods that read ``advantages`` get those of ``rl.rollout.advantage``; recipes bring their own estimator.
-Those that read ``values`` have a value head, trained along; ``multi_objective_grpo_loss`` has a second objective.
+Those that read ``values`` have a value head, trained along; ``multi_objective_grpo_loss`` has a second objective;
+``eggroll_update`` takes no gradients, and tries sixteen perturbed policies on every batch instead.
 ``:smoke`` (or ``:<name>,smoke``) takes seconds.
 """
 
@@ -36,8 +37,13 @@ OBJECTIVES = {
 FAMILIES = ("policy", "discriminative", "entropy", "advantages")
 
 
+EVOLUTION = "eggroll_update"
+
+
 def reads(name):
-    """The arrays that a method reads."""
+    """The arrays that a method reads; evolution has no loss, and reads none."""
+    if name == EVOLUTION:
+        return set()
     method = build(name)
     return {*method.needs, *method.prepare_needs}
 
@@ -60,8 +66,9 @@ def get_config(arg=None):
     name, _, size = (arg or "grpo").partition(",")
     if name == "smoke":
         name, size = "grpo", "smoke"
-    if name not in NAMES:
-        raise UserError(f"unknown method {name!r}.{close_matches(name, NAMES)} Known here: {', '.join(NAMES)}.")
+    known = (*NAMES, EVOLUTION)
+    if name not in known:
+        raise UserError(f"unknown method {name!r}.{close_matches(name, known)} Known here: {', '.join(known)}.")
     optimizer = {"name": "adamw", "schedule": "constant", "warmup_steps": 5, "clip_norm": 1.0}
     config = ConfigDict(
         {
@@ -98,6 +105,7 @@ def get_config(arg=None):
                     "minibatches": 1,
                     **({"critic": {"coefficient": 0.5}} if "values" in reads(name) else {}),
                     **({"reward": OBJECTIVES} if "objective_rewards" in reads(name) else {}),
+                    **({"evolution": {"members": 16, "sigma": 0.02}} if name == EVOLUTION else {}),
                 },
                 "eval_every": 100,
                 "checkpoint_every": 100,

@@ -123,7 +123,13 @@ def assemble(config: Mapping[str, Any] | ConfigDict) -> Run:
     if not running:
         raise UserError("every stage has steps=0: there is nothing to train.")
     _check_reference(settings, stages[-1])
-    return Run(json.loads(configs.to_json(plain)), settings, tokenizer, model, model_config, mesh, running)
+    run = Run(json.loads(configs.to_json(plain)), settings, tokenizer, model, model_config, mesh, running)
+    for stage in running:
+        if stage.rollout and stage.rollout.tempered:
+            from rlx.train import tempered  # it stands above this module
+
+            tempered.check(run, stage)
+    return run
 
 
 def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -135,7 +141,7 @@ def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, 
 
 def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     block = settings.stage(name)
-    method = build(settings.method_of(name))
+    method = _method(name, settings)
     rollout = _rollout(settings, method) if name == "rl" else None
     method = _with_controls(_with_critic(method, rollout, model), rollout) if rollout else method
     if rollout:
@@ -152,6 +158,20 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
         rules[policies.SAMPLER] = Rule("snapshot", every=rollout.sync_every * rollout.updates)
     data = _data(_with_task(settings), block, kind)
     return Stage(name, block, method, optimizer, data, kind, rules, rollout)
+
+
+def _method(name: str, settings: Settings) -> Method:
+    """The method of a stage; that of evolution has no loss, and what stands for it is never called."""
+    wanted, evolves = settings.method_of(name), name == "rl" and bool(settings.stage(name).rollout.get("evolution"))
+    if not evolves:
+        return build(wanted)
+    found = wanted if isinstance(wanted, str) else dict(wanted)
+    if found not in ("eggroll_update", {"name": "eggroll_update"}):
+        raise UserError("config.rl.rollout.evolution goes with config.method='eggroll_update', without keywords.")
+    from rlx.train.evolution import settings_of  # it stands above this module
+
+    settings_of(settings.stage(name).rollout["evolution"])
+    return build("sft")._replace(name="eggroll_update", needs=("logprobs",))
 
 
 def _check_division(

@@ -66,6 +66,7 @@ class RolloutSettings:
         says what is correct.
       preference: how rewards compare responses, for methods that read win rates or preferences: ``order`` or
         ``bradley_terry`` (:mod:`rlx.train.comparisons`).
+      evolution: population and noise of EGGROLL, see :class:`rlx.train.evolution.EvolutionSettings`; empty: gradients.
       control: controllers of a KL penalty and an entropy bonus by quantity, see :mod:`rlx.train.controls`.
       critic: a value head that is trained along, see :class:`rlx.train.critic.CriticSettings`; empty: none.
       observation_tokens: bound on what an environment answers; ``max_new_tokens`` then is that of an action.
@@ -90,6 +91,7 @@ class RolloutSettings:
     verifier: str | None = None
     reward: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preference: str = "order"
+    evolution: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     control: Mapping[str, str] = dataclasses.field(default_factory=dict)
     critic: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     observation_tokens: int | None = None
@@ -260,7 +262,17 @@ def rollout(settings: Settings) -> RolloutSettings:
     if found.reward and found.verifier is not None:
         raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
     _check_episodes(settings.task, found)
+    _check_evolution(found)
     return found
+
+
+def _check_evolution(found: RolloutSettings) -> None:
+    """What belongs to losses and their gradients goes with no evolution."""
+    of_losses = ("epochs", "minibatches", "keep", "sync_every", "shared_prefix", "tempered", "control", "critic")
+    plain = RolloutSettings(found.max_new_tokens)
+    for name in of_losses if found.evolution else ():
+        if getattr(found, name) != getattr(plain, name):
+            raise UserError(f"config.rl.rollout.{name} is not used: evolution takes no gradients of a loss.")
 
 
 def _check_episodes(task: Mapping[str, Any], found: RolloutSettings) -> None:

@@ -111,7 +111,7 @@ class Trainer:
         save = partial(self._save, stage, len(train_set))
         outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan, self._speed)
         judge = self.checkpoints.restore_policy(REWARD_MODEL, state.params["policy"])
-        programs = _programs(self.plan, stage, train_set, held_out, held, judge, self.folder.path / "cache")
+        programs = programs_of(self.plan, stage, train_set, held_out, held, judge, self.folder.path / "cache")
         state, self.results[stage.name] = run_stage(stage, programs, outlets, state, batches, **left)
         return state
 
@@ -169,15 +169,17 @@ class Trainer:
         return metrics
 
 
-def _programs(
+def programs_of(
     run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any, reward_model: Any, cache: Path
 ) -> Programs:
     """The functions that the loop of a stage calls."""
     if stage.rollout is None:
         return make_programs(run, stage, train_set, held_out, held, cache)
-    from rlx.train.rollouts import make_rollout_programs  # it brings the tasks along
+    from rlx.train import evolution, rollouts  # they bring the tasks along
 
-    return make_rollout_programs(run, stage, train_set, held_out, held, reward_model)
+    if stage.rollout.evolution:
+        return evolution.make_evolution_programs(run, stage, train_set, held_out, reward_model)
+    return rollouts.make_rollout_programs(run, stage, train_set, held_out, held, reward_model)
 
 
 def starting_policy(run: Run) -> Any:
