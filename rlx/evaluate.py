@@ -12,12 +12,15 @@ from rlx.data import pipeline
 from rlx.errors import UserError
 from rlx.report import tables
 from rlx.report.run_report import final_rows
+from rlx.train.checkpoint import Checkpoints
 from rlx.train.loop import Row
 from rlx.train.loop import evaluate as average
 from rlx.train.programs import as_read, standing
 from rlx.train.restore import Restored, open_run
 from rlx.train.sharding import put_batch
 from rlx.train.step import make_eval_step
+from rlx.train.trainer import REWARD_MODEL, programs_of
+from rlx.train.workdir import CHECKPOINTS
 
 USAGE = """python -m rlx.evaluate --checkpoint=DIR [--data=FILE]
 
@@ -38,6 +41,8 @@ def evaluate(checkpoint: Restored, data: str | None = None) -> Row:
     """
     run, stage, state = checkpoint.run, checkpoint.stage, checkpoint.state
     dataset = _dataset(checkpoint, data)
+    if stage.rollout is not None:
+        return _of_responses(checkpoint, dataset)
     beside, models = standing(stage, checkpoint.held)
     program = make_eval_step(
         run.model, stage.method, mesh=run.mesh, prompt_length=dataset.lengths.prompt, models=models
@@ -52,11 +57,22 @@ def evaluate(checkpoint: Restored, data: str | None = None) -> Row:
     )
 
 
+def _of_responses(checkpoint: Restored, dataset: pipeline.Dataset) -> Row:
+    """What the likeliest responses to the prompts are worth, or the episodes of the likeliest actions."""
+    checkpoints = Checkpoints(checkpoint.folder / CHECKPOINTS)
+    judge = checkpoints.restore_policy(REWARD_MODEL, checkpoint.state.params["policy"])
+    held, cache = checkpoint.held, checkpoint.folder / "cache"
+    programs = programs_of(checkpoint.run, checkpoint.stage, dataset, dataset, held, judge, cache)
+    return average(partial(programs.evaluate, checkpoint.state), programs.held_out())
+
+
 def _dataset(checkpoint: Restored, data: str | None) -> pipeline.Dataset:
     run, stage = checkpoint.run, checkpoint.stage
     load = partial(
         pipeline.load, tokenizer=run.tokenizer, kind=stage.kind, seed=run.settings.seed, workdir=checkpoint.folder
     )
+    if data is not None and run.settings.task:
+        raise UserError(f"--data={data} is not used: the examples of the run are those of its config.task.")
     if data is not None:
         whole = {
             "source": "jsonl",
@@ -73,6 +89,10 @@ def _dataset(checkpoint: Restored, data: str | None) -> pipeline.Dataset:
         raise UserError(
             f"the run in {checkpoint.folder} held nothing out (data.eval_fraction=0): name a file, --data=FILE."
         )
+    if stage.kind == "sft" and "environment" in run.settings.task:
+        from rlx.train.episodes import Demonstrations  # it brings the environments along
+
+        return Demonstrations(held_out, run.settings.task)
     return held_out
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from configs import rl, rl_turns
 from rlx import evaluate
 from rlx.data.letters import letter_pairs
 from rlx.errors import UserError
@@ -21,6 +22,16 @@ def test_the_last_checkpoint_scores_what_the_run_reported(finished, capsys):
     assert evaluate.cli([f"--checkpoint={finished}"]) == 0
     out = capsys.readouterr().out
     assert "reward_accuracy" in out and "held-out examples" in out
+
+
+@pytest.mark.parametrize("config", [rl.get_config("smoke"), rl_turns.get_config("smoke")], ids=["rl", "rl_turns"])
+def test_a_run_with_rollouts_scores_what_it_reported(config, tmp_path):
+    reported = train(config.to_dict() | {"keep": 4}, tmp_path)
+    assert evaluate.evaluate(restore(tmp_path)) == {key: reported[key] for key in reported if "/" not in key}
+    sft = evaluate.evaluate(restore(tmp_path / "checkpoints" / "00000003"))
+    assert sft["loss"] == pytest.approx(reported["sft/loss"], rel=1e-6)
+    with pytest.raises(UserError, match="--data=other.jsonl is not used: the examples of the run"):
+        evaluate.evaluate(restore(tmp_path), "other.jsonl")
 
 
 def test_an_earlier_checkpoint_by_its_path(finished):
