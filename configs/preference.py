@@ -74,6 +74,7 @@ def get_config(arg=None):
     head = {"head": "scalar"} if model_side else {}
     config = {
         "seed": 0,
+        "start": None,
         "tokenizer": {"name": "byte"},
         "model": {"name": "transformer", "hidden_size": 32, "num_layers": 2, "num_heads": 2, **head},
         "data": data(method),

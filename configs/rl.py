@@ -73,6 +73,7 @@ def get_config(arg=None):
     config = ConfigDict(
         {
             "seed": 0,
+            "start": None,
             "tokenizer": {"name": "byte"},
             "model": {
                 "name": "transformer",

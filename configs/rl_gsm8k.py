@@ -25,6 +25,7 @@ def get_config(arg=None):
     config = ConfigDict(
         {
             "seed": 0,
+            "start": None,
             "tokenizer": {"name": "byte"},
             "model": {"name": "transformer", "hidden_size": 128, "num_layers": 4, "num_heads": 4, "init_std": 0.05},
             "task": {"name": "gsm8k", "path": ""} if arg is None else STORIES,

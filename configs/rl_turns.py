@@ -56,6 +56,7 @@ def get_config(arg=None):
     config = ConfigDict(
         {
             "seed": 0,
+            "start": None,
             "tokenizer": {"name": "byte"},
             "model": {"name": "transformer", "hidden_size": 64, "num_layers": 2, "num_heads": 4, "init_std": 0.1},
             "task": task,

@@ -24,6 +24,7 @@ from rlx.errors import UserError, close_matches
 
 ABSENT = "(absent)"
 OPEN_BLOCKS = ("method",)  # their keys are the method's own keywords, which rlx.build checks
+OPEN_WITHIN = ("method", "rl.rollout")  # blocks that take keys, and blocks, which they do not list; checked later
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -86,9 +87,9 @@ def override(config: ConfigDict, overrides: Mapping[str, Any], *, parse: bool = 
     """A locked copy of `config` with some values replaced, in the order given.
 
     Keys are dotted (``method.beta``) and must exist, except under ``method``, whose keywords belong to the
-    method: ``rlx.build`` checks them. A value keeps the type of the one it replaces; an int passes for a
-    float, and None for anything but a bool. ``method`` itself may be replaced by a name (``{"method":
-    "ipo"}``: ipo with its own defaults) or by a whole block.
+    method, and under ``rl.rollout``: ``rlx.build`` and the trainer check them. A value keeps the type of the one
+    it replaces; an int passes for a float, and None for anything but a bool. ``method`` itself may be replaced by
+    a name (``{"method": "ipo"}``: ipo with its own defaults) or by a whole block.
 
     Args:
       config: the config; it is not changed.
@@ -108,12 +109,14 @@ def _set(config: ConfigDict, key: str, value: Any, parse: bool) -> None:
     *parents, last = key.split(".")
     block, name = config, "config"
     for parent in parents:
+        if parent not in block and _is_open(name):
+            block[parent] = ConfigDict()
         _require(block, parent, name)
         block, name = block[parent], f"{name}.{parent}"
         if not isinstance(block, ConfigDict):
             raise UserError(f"{name} is the value {block!r}, not a block: it has no key '{last}'.")
     full = f"{name}.{last}"
-    if last not in block and name.split(".")[1:2] and name.split(".")[1] in OPEN_BLOCKS:
+    if last not in block and _is_open(name):
         block[last] = _literal(value) if parse else value
         return
     _require(block, last, name)
@@ -125,6 +128,11 @@ def _set(config: ConfigDict, key: str, value: Any, parse: bool) -> None:
     new = _parse(value, old, kind, full) if parse else _convert(value, old, kind, full)
     with block.ignore_type():
         block[last] = new
+
+
+def _is_open(name: str) -> bool:
+    """Whether a block, ``config.<dotted name>``, takes keys that it does not list."""
+    return any(f"{name}.".startswith(f"config.{block}.") for block in OPEN_WITHIN)
 
 
 def _set_block(config: ConfigDict, block: ConfigDict, key: str, value: Any, parse: bool) -> None:

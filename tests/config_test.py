@@ -242,3 +242,11 @@ def test_diff_names_what_changed(config):
     found = configs.diff(config, changed)
     assert found == {"method.beta": (0.1, configs.ABSENT), "method.name": ("dpo", "ipo"), "seed": (0, 2)}
     assert configs.describe(found) == "method.beta: 0.1 -> (absent), method.name: dpo -> ipo, seed: 0 -> 2"
+
+
+def test_rollouts_take_keys_that_the_file_does_not_list():
+    config = ConfigDict({"rl": {"rollout": {"group": 8}}})
+    wanted = {"rl.rollout.keep": "4", "rl.rollout.forks.num_forks": "3", "rl.rollout.control.kl": "adaptive_kl(0.1)"}
+    rollout = configs.override(config, wanted, parse=True).rl.rollout.to_dict()
+    assert rollout == {"group": 8, "keep": 4, "forks": {"num_forks": 3}, "control": {"kl": "adaptive_kl(0.1)"}}
+    assert "config.rl has no key 'steps'" in message(configs.override, config, {"rl.steps": "1"})

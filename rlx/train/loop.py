@@ -115,12 +115,14 @@ def add(totals: dict[str, Any], found: Mapping[str, Any]) -> None:
 
 
 def row_of(totals: Mapping[str, Any]) -> Row:
-    """The values, in the order of the names.
+    """The values, in the order of the names; an extreme of nothing is left out.
 
     >>> row_of({"loss": metrics.Mean(3.0, 2.0), "accuracy": metrics.Mean(0.0, 0.0)})
     {'accuracy': 0.0, 'loss': 1.5}
     """
-    return {name: float(metric.value) for name, metric in sorted(totals.items())}
+    found = {name: float(metric.value) for name, metric in sorted(totals.items())}
+    empty = [name for name, metric in totals.items() if len(metric) == 1 and math.isinf(metric.value)]
+    return {name: value for name, value in found.items() if name not in empty}
 
 
 def evaluate(run: Callable[[HostBatch], Mapping[str, Any]], batches: Iterable[HostBatch]) -> Row:

@@ -13,6 +13,7 @@ from rlx.data.dataset import Dataset
 from rlx.metrics import Mean, Metrics
 from rlx.ops.windows import trailing_entropy
 from rlx.rollout import Rollout, Sampling, sample
+from rlx.rollout import forks as forks_of_trees
 from rlx.rollout.rewards import Reward, Rewards
 from rlx.rollout.tasks import Example
 from rlx.rollout.verifiers import responses_of
@@ -21,6 +22,8 @@ from rlx.train.assemble import Run, examples
 from rlx.train.loop import HostBatch
 from rlx.train.settings import RolloutSettings
 
+FORKS = 1
+"""Stream of random numbers of a draw, for the branches of a tree."""
 PHASES = ("early", "middle", "late")
 """Thirds of a response."""
 
@@ -92,8 +95,14 @@ class Responses:
     def _drawn(self, policy: Any, batch: HostBatch, key: jax.Array, *, group: int, greedy: bool) -> Rollout:
         mesh = self.run.mesh if self.run.mesh.size > 1 else None
         prompts = batch["tokens"][:, 0], batch["valid"][:, 0]
-        options = {"group": group, "sampling": sampling_of(self.run, self.settings, greedy), "key": key, "mesh": mesh}
-        return jax.device_get(sample(self.run.model, policy, *prompts, **options))
+        options = {"sampling": sampling_of(self.run, self.settings, greedy), "key": key, "mesh": mesh}
+        forks = {} if greedy else self.settings.forks
+        whole = forks_of_trees.trunks_of(group, **forks) if forks else group
+        drawn = sample(self.run.model, policy, *prompts, group=whole, **options)
+        if forks:
+            options["key"] = jax.random.fold_in(key, FORKS)
+            drawn = forks_of_trees.grow(self.run.model, policy, *prompts, drawn, **forks, **options)
+        return jax.device_get(drawn)
 
     def _more(self, whole: HostBatch, drawn: Rollout, found: Rewards) -> HostBatch:
         told = response_arrays.Told(

@@ -52,6 +52,8 @@ class RolloutSettings:
     Attributes:
       max_new_tokens: bound on the length of a response.
       group: responses to a prompt.
+      forks: ``num_forks`` and ``num_branches`` of trees (:mod:`rlx.rollout.forks`), whose leaves are the group; empty:
+        every response is drawn whole.
       temperature: that they are drawn at.
       top_k, top_p, min_p: what is left of the distribution; None: all.
       epochs: passes over the responses.
@@ -78,6 +80,7 @@ class RolloutSettings:
 
     max_new_tokens: int
     group: int = 8
+    forks: Mapping[str, int] = dataclasses.field(default_factory=dict)
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
@@ -261,9 +264,21 @@ def rollout(settings: Settings) -> RolloutSettings:
     _choice("rl.rollout.preference", found.preference, ("order", "bradley_terry"))
     if found.reward and found.verifier is not None:
         raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
+    _check_forks(found)
     _check_episodes(settings.task, found)
     _check_evolution(found)
     return found
+
+
+def _check_forks(found: RolloutSettings) -> None:
+    keys = ("num_forks", "num_branches")
+    for key in found.forks:
+        if key not in keys:
+            raise UserError(f"config.rl.rollout.forks has an unknown key {key!r}.{close_matches(key, keys)}")
+    if found.forks:
+        from rlx.rollout.forks import trunks_of
+
+        trunks_of(found.group, **found.forks)
 
 
 def _check_evolution(found: RolloutSettings) -> None:
@@ -281,7 +296,7 @@ def _check_episodes(task: Mapping[str, Any], found: RolloutSettings) -> None:
     if "environment" not in task:
         unused, why = {"observation_tokens", "turns", "matching"}, "config.task names no environment"
     else:
-        unused, why = {"reward", "verifier"}, "the environment rewards each action itself"
+        unused, why = {"reward", "verifier", "forks"}, "the environment rewards each action itself"
         if found.observation_tokens is None:
             raise UserError("config.rl.rollout lacks the key 'observation_tokens', which episodes need.")
         turns = {} if found.turns is None else {"turns": 1}

@@ -158,6 +158,13 @@ def test_a_shared_prompt_changes_no_number_of_a_run(tmp_path):
         )
 
 
+def test_groups_may_be_the_leaves_of_trees(tmp_path):
+    settings = config(forks={"num_forks": 1, "num_branches": 1}, verifier="tests.train.rollouts_test:even")
+    settings["sft"]["steps"], settings["rl"]["steps"] = 0, 2
+    train(settings, tmp_path)
+    assert {"pass_at_4", "loss"} <= set(rows(tmp_path)[0])
+
+
 def test_minibatches_are_a_partition_of_every_epoch():
     found = minibatches(8, RolloutSettings(max_new_tokens=1, epochs=2, minibatches=4), jax.random.PRNGKey(0))
     assert [len(part) for part in found] == [2] * 8
@@ -177,6 +184,10 @@ def test_messages_name_the_culprit():
         wrong(minibatches=3)
     with pytest.raises(UserError, match="config.rl.rollout.keep=5 is more than config.rl.batch_size"):
         wrong(keep=5)
+    with pytest.raises(UserError, match="a tree with 2 forks of 1 branches .* and is 4"):
+        wrong(forks={"num_forks": 2, "num_branches": 1})
+    with pytest.raises(UserError, match="forks has an unknown key 'num_fork'. Did you mean 'num_forks'"):
+        wrong(forks={"num_fork": 2})
     with pytest.raises(UserError, match="has both reward and verifier"):
         wrong(verifier="exact", reward={"verifier": "exact"})
     with pytest.raises(UserError, match="ppo reads values: set config.rl.rollout.critic"):
