@@ -27,7 +27,7 @@ def write_report(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     rows = read_run(workdir)
     table = final_rows(rows)
     title = title_of(workdir)
-    write_atomically(workdir / "table.md", f"# {title}\n\n" + _wide_or_long(table))
+    write_atomically(workdir / "table.md", f"# {title}\n\n" + tables.markdown(fitting(table)))
     write_atomically(workdir / "table.csv", tables.csv_text(table))
     temporary = workdir / ".plot.tmp.png"
     plots.curves(rows, temporary, title=title)
@@ -111,19 +111,14 @@ def _joined(row: dict[str, Any]) -> dict[str, Any]:
     return joined
 
 
-def _wide_or_long(table: Sequence[dict[str, Any]]) -> str:
-    """A table that fits a page: metrics as columns, or as rows where there are many."""
+def fitting(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a table that fits a page: metrics as columns, or as rows where there are many."""
     columns = tables.columns_of(table)
     if len(columns) <= 9:
-        return tables.markdown(table)
+        return list(table)
     names = [f"{row['stage']} {row['split']}" for row in table]
-    return tables.markdown(
-        [
-            {"metric": column, **{name: row.get(column) for name, row in zip(names, table, strict=True)}}
-            for column in columns
-            if column not in ("stage", "split")
-        ]
-    )
+    metrics = [column for column in columns if column not in ("stage", "split")]
+    return [{"metric": column, **{n: r.get(column) for n, r in zip(names, table, strict=True)}} for column in metrics]
 
 
 def _flat_config(workdir: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rlx import config as configs
 from rlx.errors import UserError
 from rlx.report import tables
-from rlx.report.run_report import final_rows, read_run
+from rlx.report.run_report import final_rows, fitting, read_run
 from rlx.train.assemble import assemble
 from rlx.train.interrupts import Interrupts, Stopped
 from rlx.train.log import say
@@ -67,7 +67,9 @@ def cli(argv: Sequence[str]) -> int:
         config, options = configs.parse_argv(argv, USAGE)
         use_compilation_cache(Path(options["workdir"]).absolute() / CACHE)
         train(config, options["workdir"], force=options["force"])
-        tables.show(final_rows(read_run(options["workdir"])), f"{options['workdir']}: last rows of metrics.jsonl")
+        tables.show(
+            fitting(final_rows(read_run(options["workdir"]))), f"{options['workdir']}: last rows of metrics.jsonl"
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
