@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -74,7 +75,7 @@ def source(name: str, **rollout):
     config["rl"]["rollout"] |= rollout
     run = assemble(config)
     stage = run.stages[-1]
-    train_set, _ = trainer.load_data(run, stage, None)
+    train_set, _ = trainer.load_data(run, stage, Path("unused"))
     assert stage.rollout is not None
     return Episodes(run, stage.rollout, train_set, stage.reads), run, next(train_set.batches(3))
 
