@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import optax
@@ -21,9 +20,11 @@ from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError
 from rlx.method import Method
 from rlx.models import Model
-from rlx.train import controls, critic, optimizers, policies, reference
+from rlx.train import optimizers, policies, reference
 from rlx.train import settings as settings_module
 from rlx.train.policies import Rule
+from rlx.train.rollout_plan import check_run, plan
+from rlx.train.rollout_settings import RolloutSettings
 from rlx.train.settings import Settings, StageSettings
 from rlx.train.sharding import batch_shards, make_mesh
 from rlx.train.step import check_split
@@ -54,7 +55,7 @@ class Stage(NamedTuple):
     data: dict[str, Any]
     kind: str
     rules: dict[str, Rule]
-    rollout: settings_module.RolloutSettings | None = None
+    rollout: RolloutSettings | None = None
 
     @property
     def compares(self) -> str:
@@ -141,11 +142,7 @@ def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, 
 
 def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     block = settings.stage(name)
-    method = _method(name, settings)
-    rollout = _rollout(settings, method) if name == "rl" else None
-    method = _with_controls(_with_critic(method, rollout, model), rollout) if rollout else method
-    if rollout:
-        _check_shared_prefix(rollout, model)
+    method, rollout = plan(settings, model) if name == "rl" else (build(settings.method_of(name)), None)
     updates = block.steps * (rollout.updates if rollout else 1)
     optimizer = optimizers.build(block.optimizer, updates, f"config.{name}.optimizer")
     check_split(method, block.micro_batches)
@@ -160,23 +157,7 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     return Stage(name, block, method, optimizer, data, kind, rules, rollout)
 
 
-def _method(name: str, settings: Settings) -> Method:
-    """The method of a stage; that of evolution has no loss, and what stands for it is never called."""
-    wanted, evolves = settings.method_of(name), name == "rl" and bool(settings.stage(name).rollout.get("evolution"))
-    if not evolves:
-        return build(wanted)
-    found = wanted if isinstance(wanted, str) else dict(wanted)
-    if found not in ("eggroll_update", {"name": "eggroll_update"}):
-        raise UserError("config.rl.rollout.evolution goes with config.method='eggroll_update', without keywords.")
-    from rlx.train.evolution import settings_of  # it stands above this module
-
-    settings_of(settings.stage(name).rollout["evolution"])
-    return build("sft")._replace(name="eggroll_update", needs=("logprobs",))
-
-
-def _check_division(
-    name: str, block: StageSettings, rollout: settings_module.RolloutSettings | None, shards: int
-) -> None:
+def _check_division(name: str, block: StageSettings, rollout: RolloutSettings | None, shards: int) -> None:
     """Rows must divide evenly over what they are worked off in."""
     rows = {"batch_size": block.batch_size}
     parts = {"micro_batches": block.micro_batches, "mesh.data x mesh.fsdp": shards}
@@ -187,79 +168,6 @@ def _check_division(
     for key, value in rows.items():
         if value % count:
             raise UserError(f"config.{name}.{key}={value} must be a multiple of {' x '.join(parts)} = {count}.")
-
-
-def _rollout(settings: Settings, method: Method) -> settings_module.RolloutSettings:
-    """The block ``rollout``, with what it names found."""
-    from rlx import stages
-    from rlx.rollout import rewards
-
-    found = settings_module.rollout(settings)
-    rewards.build(found.reward or {"verifier": found.verifier_of(settings.task)}, models=_find_model(settings))
-    stages.parts_of("advantage", found.advantage)
-    if "logprobs" in method.needs or "teacher" in policies.roles_of(method):
-        return found
-    if method.data not in ("pairs", "lists"):
-        raise UserError(f"{method.name} learns from {method.data} data, which responses and their rewards do not give.")
-    if found.group < 2:
-        raise UserError(f"{method.name} compares responses to a prompt: set config.rl.rollout.group to 2 or more.")
-    return found
-
-
-def _find_model(settings: Settings) -> Callable[..., None]:
-    """Makes sure that a learned reward can be found when its time comes."""
-
-    def check(name: str, *, win_rate: bool = False) -> None:
-        del win_rate
-        if name == "reward" and "reward" not in settings.stages:
-            raise UserError("a reward of model='reward' is that of the stage 'reward', which config.stages lacks.")
-        if name != "reward":
-            check_run(name, "a component of config.rl.rollout.reward")
-
-    return check
-
-
-def check_run(path: str, owner: str) -> None:
-    """Makes sure that there is a run.
-
-    Raises:
-      UserError: there is none, with the remedy.
-    """
-    folder = Path(path)
-    folder = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{owner} names the run {path}, which is no run directory: it has no config.json.")
-
-
-def _with_critic(method: Method, rollout: settings_module.RolloutSettings, model: Model) -> Method:
-    """The method with the value head's loss, where the config has a critic."""
-    found = critic.settings_of(rollout.critic)
-    if found is None:
-        if "values" in (*method.needs, *method.prepare_needs):
-            raise UserError(
-                f"{method.name} reads values: set config.rl.rollout.critic, for example {{'coefficient': 0.5}}."
-            )
-        return method
-    if model.head is None:
-        raise UserError(
-            "config.rl.rollout.critic trains a scalar head, which the model lacks: set config.model.head='scalar'."
-        )
-    if "logprobs" not in method.needs:
-        raise UserError(f"config.rl.rollout.critic: {method.name} is no loss of tokens, which a value head goes with.")
-    return critic.with_critic(method, found)
-
-
-def _check_shared_prefix(rollout: settings_module.RolloutSettings, model: Model) -> None:
-    if rollout.shared_prefix and model.shared is None:
-        raise UserError("config.rl.rollout.shared_prefix=True needs a model with Model.shared, which this one lacks.")
-
-
-def _with_controls(method: Method, rollout: settings_module.RolloutSettings) -> Method:
-    """The method with the terms of the config's controllers."""
-    found = controls.controllers(rollout.control)
-    if found and "logprobs" not in method.needs:
-        raise UserError(f"config.rl.rollout.control: {method.name} is no loss of tokens, which controllers measure.")
-    return controls.with_controls(method, found) if found else method
 
 
 def _with_task(settings: Settings) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError
 from rlx.method import Constants, Method, PyTree
 from rlx.policy.returns import gae_advantage
 from rlx.policy.value import value_clip_loss
+from rlx.train.blocks import block_of
 from rlx.train.forward import Forward
 from rlx.types import Array, Batch
 
@@ -51,15 +52,11 @@ def settings_of(block: Mapping[str, Any]) -> CriticSettings | None:
 
     >>> settings_of({"coeficient": 1.0})
     Traceback (most recent call last):
-    rlx.errors.UserError: config.rl.rollout.critic has an unknown key 'coeficient'. Did you mean 'coefficient'?
+    rlx.errors.UserError: config.rl.rollout.critic has an unknown key 'coeficient'. Did you mean 'coefficient'? ...
     """
     if not block:
         return None
-    keys = [field.name for field in dataclasses.fields(CriticSettings)]
-    for key in block:
-        if key not in keys:
-            raise UserError(f"config.rl.rollout.critic has an unknown key {key!r}.{close_matches(key, keys)}")
-    found = CriticSettings(**block)
+    found = block_of(CriticSettings, block, "rl.rollout.critic")
     if found.coefficient <= 0 or found.clip <= 0:
         raise UserError("config.rl.rollout.critic: coefficient and clip must be above 0.")
     if not (0 <= found.gamma <= 1 and 0 <= found.lam <= 1):

@@ -24,7 +24,7 @@ from rlx.train import response_arrays
 from rlx.train.assemble import Run
 from rlx.train.loop import HostBatch
 from rlx.train.responses import Collected, mean, measured, sampling_of
-from rlx.train.settings import RolloutSettings
+from rlx.train.rollout_settings import RolloutSettings
 
 OF_EPISODES = (
     "turn_ids",

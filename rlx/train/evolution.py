@@ -19,10 +19,11 @@ import optax
 
 from rlx import metrics
 from rlx.data.dataset import Dataset
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError
 from rlx.metrics import Metrics
 from rlx.policy.evolution import eggroll_fitness, eggroll_gradient, eggroll_noise, perturb
 from rlx.train.assemble import Run, Stage
+from rlx.train.blocks import block_of
 from rlx.train.loop import HostBatch, Programs
 from rlx.train.reward_models import finder
 from rlx.train.rollouts import DRAWS, evaluation, held_out_batches, reward_of, source_of
@@ -52,13 +53,9 @@ def settings_of(block: Mapping[str, Any]) -> EvolutionSettings:
 
     >>> settings_of({"membrs": 4})
     Traceback (most recent call last):
-    rlx.errors.UserError: config.rl.rollout.evolution has an unknown key 'membrs'. Did you mean 'members'?
+    rlx.errors.UserError: config.rl.rollout.evolution has an unknown key 'membrs'. Did you mean 'members'? ...
     """
-    keys = [field.name for field in dataclasses.fields(EvolutionSettings)]
-    for key in block:
-        if key not in keys:
-            raise UserError(f"config.rl.rollout.evolution has an unknown key {key!r}.{close_matches(key, keys)}")
-    found = EvolutionSettings(**block)
+    found = block_of(EvolutionSettings, block, "rl.rollout.evolution")
     if found.members < 2 or found.members % 2 or found.rank < 1 or found.sigma <= 0:
         raise UserError("config.rl.rollout.evolution needs an even number of members, rank >= 1 and sigma > 0.")
     return found

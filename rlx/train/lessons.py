@@ -19,7 +19,7 @@ from rlx.train.forward import Forward
 from rlx.train.loop import HostBatch
 from rlx.train.programs import as_read
 from rlx.train.responses import chosen_rows
-from rlx.train.settings import RolloutSettings
+from rlx.train.rollout_settings import RolloutSettings
 from rlx.train.sharding import put_batch
 from rlx.train.tempered import Tempered
 

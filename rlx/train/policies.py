@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from rlx.errors import UserError, close_matches
 from rlx.method import Method
+from rlx.train.blocks import block_of
 
 ROLES = {
     "reference": "reference_",
@@ -84,11 +85,8 @@ def check(config: Mapping[str, Any], method: Method) -> dict[str, Rule]:
 
 
 def _rule(role: str, block: Mapping[str, Any]) -> Rule:
-    name, keys = f"config.policies.{role}", [field.name for field in dataclasses.fields(Rule)]
-    for key in block:
-        if key not in keys:
-            raise UserError(f"{name} has an unknown key {key!r}.{close_matches(key, keys)} Keys: {', '.join(keys)}.")
-    rule = Rule(**block)
+    name = f"config.policies.{role}"
+    rule = block_of(Rule, block, f"policies.{role}")
     if rule.update not in UPDATES:
         raise UserError(
             f"{name}.update: unknown {rule.update!r}.{close_matches(rule.update, UPDATES)} Known: {UPDATES}."

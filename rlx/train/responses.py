@@ -20,7 +20,7 @@ from rlx.rollout.verifiers import responses_of
 from rlx.train import response_arrays
 from rlx.train.assemble import Run, examples
 from rlx.train.loop import HostBatch
-from rlx.train.settings import RolloutSettings
+from rlx.train.rollout_settings import RolloutSettings
 
 FORKS = 1
 """Stream of random numbers of a draw, for the branches of a tree."""

@@ -28,7 +28,7 @@ from rlx.train.policies import SAMPLER
 from rlx.train.programs import standing, this_process
 from rlx.train.responses import Responses, Source, Speed, mean
 from rlx.train.reward_models import finder
-from rlx.train.settings import RolloutSettings
+from rlx.train.rollout_settings import RolloutSettings
 from rlx.train.sharding import put_batch
 from rlx.train.state import TrainState
 from rlx.train.step import make_train_step

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError
+from rlx.train import rollout_settings
+from rlx.train.blocks import block_of, choice, integers
+from rlx.train.rollout_settings import RolloutSettings
 
 STAGES = ("sft", "reward", "preference", "rl")
 """The stages in the order in which they may run."""
 REFERENCES = ("auto", "cached", "on_the_fly")
-MATCHINGS = ("optimal", "greedy", "transport")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,76 +45,6 @@ class StageSettings:
     kind: str = "auto"
     method: Mapping[str, Any] | str | None = None
     rollout: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class RolloutSettings:
-    """How the stage ``rl`` draws responses and learns from them: its block ``rollout``.
-
-    Attributes:
-      max_new_tokens: bound on the length of a response.
-      group: responses to a prompt.
-      forks: ``num_forks`` and ``num_branches`` of trees (:mod:`rlx.rollout.forks`), whose leaves are the group; empty:
-        every response is drawn whole.
-      temperature: that they are drawn at.
-      top_k, top_p, min_p: what is left of the distribution; None: all.
-      epochs: passes over the responses.
-      minibatches: updates of a pass, each on its part of the prompts.
-      shared_prefix: updates evaluate a prompt once for all of its responses; pays where prompts are no shorter than
-        responses.
-      keep: prompts of a step that are learnt from, those whose responses differ in reward first; None: all.
-      sync_every: steps between copies of the policy to the one that draws; 1: it draws itself.
-      advantage: estimator for methods that read ``advantages``; recipes bring their own.
-      verifier: what rewards a response, by name or as ``module:function``; None: that of the task, or ``exact``.
-      reward: a composed reward in the place of ``verifier``, see :func:`rlx.rollout.rewards.build`; its first component
-        says what is correct.
-      preference: how rewards compare responses, for methods that read win rates or preferences: ``order`` or
-        ``bradley_terry`` (:mod:`rlx.train.comparisons`).
-      evolution: population and noise of EGGROLL, see :class:`rlx.train.evolution.EvolutionSettings`; empty: gradients.
-      control: controllers of a KL penalty and an entropy bonus by quantity, see :mod:`rlx.train.controls`.
-      critic: a value head that is trained along, see :class:`rlx.train.critic.CriticSettings`; empty: none.
-      observation_tokens: bound on what an environment answers; ``max_new_tokens`` then is that of an action.
-      turns: bound on the actions of an episode; None: that of the environment.
-      matching: reward calls of a tool by how they match those of a known way: ``optimal``, ``greedy`` or ``transport``.
-      tempered: responses at another temperature that hold the entropy, see
-        :class:`rlx.train.tempered.TemperedSettings`; empty: none.
-    """
-
-    max_new_tokens: int
-    group: int = 8
-    forks: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    epochs: int = 1
-    minibatches: int = 1
-    shared_prefix: bool = False
-    keep: int | None = None
-    sync_every: int = 1
-    advantage: str = "grpo"
-    verifier: str | None = None
-    reward: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    preference: str = "order"
-    evolution: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    control: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    critic: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    observation_tokens: int | None = None
-    turns: int | None = None
-    matching: str | None = None
-    tempered: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def updates(self) -> int:
-        """Optimiser steps of a batch of prompts."""
-        return self.epochs * self.minibatches
-
-    def verifier_of(self, task: Mapping[str, Any]) -> str:
-        """The verifier, that of a task where the config names none."""
-        from rlx.rollout.verifiers import VERIFIERS
-
-        own = task.get("name", "exact")
-        return self.verifier or (own if own in VERIFIERS else "exact")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,44 +107,26 @@ def check(config: Mapping[str, Any]) -> Settings:
       UserError: a key that is unknown, missing, not used or has an impossible value.
     """
     stages = _stage_names(config.get("stages", ()))
-    blocks = {name: _block(StageSettings, config[name], name) for name in STAGES if name in config}
+    blocks = {name: block_of(StageSettings, config[name], name) for name in STAGES if name in config}
     rest = {key: value for key, value in config.items() if key not in STAGES}
-    settings = _block(Settings, rest | {"stages": stages} | blocks, "")
+    settings = block_of(Settings, rest | {"stages": stages} | blocks, "")
     for name in STAGES:
         _check_use(settings, name)
     _check_method(settings)
     _check_methods_before(settings)
-    _choice("reference", settings.reference, REFERENCES)
-    _choice("on_nan", settings.on_nan, ("stop", "continue"))
-    _integers("config", settings, {"seed": 0, "keep": 1})
+    choice("reference", settings.reference, REFERENCES)
+    choice("on_nan", settings.on_nan, ("stop", "continue"))
+    integers("config", settings, {"seed": 0, "keep": 1})
     return settings
 
 
 def _stage_names(stages: Any) -> tuple[str, ...]:
     names = (stages,) if isinstance(stages, str) else tuple(stages)
     for name in names:
-        _choice("stages", name, STAGES)
+        choice("stages", name, STAGES)
     if not names or list(names) != sorted(set(names), key=STAGES.index):
         raise UserError(f"config.stages must name stages in the order {', '.join(STAGES)}, not {names}.")
     return names
-
-
-def _block(kind: type, values: Mapping[str, Any], name: str) -> Any:
-    """A dataclass from a block: its fields are the keys that the block may have."""
-    full = f"config.{name}" if name else "config"
-    if not isinstance(values, Mapping):
-        raise UserError(f"{full} must be a block of keys, not {values!r}.")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for key in values:
-        if key not in fields:
-            raise UserError(
-                f"{full} has an unknown key {key!r}.{close_matches(key, fields)} Keys: {', '.join(fields)}."
-            )
-    for key, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and key not in values:
-            raise UserError(f"{full} lacks the key {key!r}.")
-    return kind(**values)
 
 
 def _check_use(settings: Settings, name: str) -> None:
@@ -226,8 +140,8 @@ def _check_use(settings: Settings, name: str) -> None:
         )
     if block is not None:
         low = {"steps": 0, "batch_size": 1, "micro_batches": 1, "eval_every": 0, "checkpoint_every": 0, "log_every": 1}
-        _integers(f"config.{name}", block, low)
-        _choice(f"{name}.kind", block.kind, ("auto", "pairs", "lists", "unpaired", "sft"))
+        integers(f"config.{name}", block, low)
+        choice(f"{name}.kind", block.kind, ("auto", "pairs", "lists", "unpaired", "sft"))
     if block is not None and name == "rl":
         rollout(settings)
     elif block is not None and block.rollout:
@@ -256,66 +170,4 @@ def _check_methods_before(settings: Settings) -> None:
 def rollout(settings: Settings) -> RolloutSettings:
     """The block ``rollout`` of the stage ``rl``, checked."""
     assert settings.rl is not None  # the caller runs it
-    found = _block(RolloutSettings, settings.rl.rollout, "rl.rollout")
-    low = {"max_new_tokens": 1, "group": 1, "epochs": 1, "minibatches": 1, "sync_every": 1}
-    _integers("config.rl.rollout", found, low | ({} if found.keep is None else {"keep": 1}))
-    if found.keep is not None and found.keep > settings.rl.batch_size:
-        raise UserError(f"config.rl.rollout.keep={found.keep} is more than config.rl.batch_size.")
-    _choice("rl.rollout.preference", found.preference, ("order", "bradley_terry"))
-    if found.reward and found.verifier is not None:
-        raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
-    _check_forks(found)
-    _check_episodes(settings.task, found)
-    _check_evolution(found)
-    return found
-
-
-def _check_forks(found: RolloutSettings) -> None:
-    keys = ("num_forks", "num_branches")
-    for key in found.forks:
-        if key not in keys:
-            raise UserError(f"config.rl.rollout.forks has an unknown key {key!r}.{close_matches(key, keys)}")
-    if found.forks:
-        from rlx.rollout.forks import trunks_of
-
-        trunks_of(found.group, **found.forks)
-
-
-def _check_evolution(found: RolloutSettings) -> None:
-    """What belongs to losses and their gradients goes with no evolution."""
-    of_losses = ("epochs", "minibatches", "keep", "sync_every", "shared_prefix", "tempered", "control", "critic")
-    plain = RolloutSettings(found.max_new_tokens)
-    for name in of_losses if found.evolution else ():
-        if getattr(found, name) != getattr(plain, name):
-            raise UserError(f"config.rl.rollout.{name} is not used: evolution takes no gradients of a loss.")
-
-
-def _check_episodes(task: Mapping[str, Any], found: RolloutSettings) -> None:
-    """Keys of episodes go with an environment alone, and those of verified responses with another task."""
-    given = {field.name for field in dataclasses.fields(found) if getattr(found, field.name) not in (None, {})}
-    if "environment" not in task:
-        unused, why = {"observation_tokens", "turns", "matching"}, "config.task names no environment"
-    else:
-        unused, why = {"reward", "verifier", "forks"}, "the environment rewards each action itself"
-        if found.observation_tokens is None:
-            raise UserError("config.rl.rollout lacks the key 'observation_tokens', which episodes need.")
-        turns = {} if found.turns is None else {"turns": 1}
-        _integers("config.rl.rollout", found, {"observation_tokens": 0, **turns})
-    for name in sorted(unused & given):
-        raise UserError(f"config.rl.rollout.{name} is not used: {why}.")
-    if found.matching is not None:
-        _choice("rl.rollout.matching", found.matching, MATCHINGS)
-
-
-def _choice(name: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        raise UserError(
-            f"config.{name}: unknown {value!r}.{close_matches(value, options)} Known: {', '.join(options)}."
-        )
-
-
-def _integers(name: str, block: Any, lowest: Mapping[str, int]) -> None:
-    for key, low in lowest.items():
-        value = getattr(block, key)
-        if type(value) is not int or value < low:
-            raise UserError(f"{name}.{key} must be a whole number of at least {low}, not {value!r}.")
+    return rollout_settings.check(settings.rl.rollout, settings.task, settings.rl.batch_size)

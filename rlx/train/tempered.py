@@ -15,13 +15,14 @@ import jax
 import numpy as np
 
 from rlx.data.dataset import Dataset
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError
 from rlx.metrics import Mean, Metrics
 from rlx.policy.advantages import grpo_advantage
 from rlx.policy.aepo import Tempered as Chosen
 from rlx.policy.aepo import aepo_arbitrary, replace_rows
 from rlx.rollout.rewards import Reward
 from rlx.train.assemble import Run, Stage
+from rlx.train.blocks import block_of
 from rlx.train.loop import HostBatch
 from rlx.train.responses import Responses, Source
 
@@ -58,16 +59,7 @@ def settings_of(block: Mapping[str, Any]) -> TemperedSettings | None:
     """
     if not block:
         return None
-    names = [field.name for field in dataclasses.fields(TemperedSettings)]
-    for key in block:
-        if key not in names:
-            raise UserError(
-                f"config.rl.rollout.tempered has an unknown key {key!r}.{close_matches(key, names)} Keys: "
-                f"{', '.join(names)}."
-            )
-    if "target" not in block:
-        raise UserError("config.rl.rollout.tempered lacks the key 'target': the entropy to hold, in nats.")
-    found = TemperedSettings(**block)
+    found = block_of(TemperedSettings, block, "rl.rollout.tempered")
     if not (0 < found.low <= found.high and 0 < found.share <= 1 and found.number >= 1):
         raise UserError(
             f"config.rl.rollout.tempered needs 0 < low <= high, 0 < share <= 1 and number >= 1, not {found}."

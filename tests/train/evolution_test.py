@@ -15,7 +15,7 @@ from rlx.rollout import Sampling, sample
 from rlx.train.assemble import assemble
 from rlx.train.interrupts import Stopped
 from rlx.train.main import train
-from rlx.train.trainer import _programs, load_data, make_state
+from rlx.train.trainer import load_data, make_state, programs_of
 
 pytestmark = pytest.mark.usefixtures("one_model")
 
@@ -60,7 +60,7 @@ def test_a_step_is_the_update_of_the_catalogue(tmp_path):
         real = np.asarray(drawn.where) & (np.asarray(drawn.tokens) != run.tokenizer.eos_id)
         scores.append(np.mean([length(t[w], None) for t, w in zip(drawn.tokens[:, 0], real[:, 0], strict=True)]))
     want = eggroll_update(before, noise, jnp.asarray(scores, jnp.float32), sigma=0.1, learning_rate=0.5)
-    programs = _programs(run, stage, train_set, held_out, None, None, tmp_path)
+    programs = programs_of(run, stage, train_set, held_out, None, None, tmp_path)
     after, found = programs.step(state, batch)
     assert isinstance(stage.optimizer, optax.GradientTransformation) and np.ptp(scores) > 0
     np.testing.assert_allclose(float(found["loss"].value), -np.mean(scores), rtol=1e-5)

@@ -15,8 +15,8 @@ from rlx.train.lessons import make_estimator
 from rlx.train.main import train
 from rlx.train.responses import training_batch
 from rlx.train.restore import restore
+from rlx.train.rollout_settings import RolloutSettings
 from rlx.train.rollouts import minibatches
-from rlx.train.settings import RolloutSettings
 
 pytestmark = pytest.mark.usefixtures("one_model")
 

@@ -1,0 +1,109 @@
+"""What the stage ``rl`` minimises and how it draws, from a config: everything that it names is found before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rlx.build import build
+from rlx.errors import UserError
+from rlx.method import Method
+from rlx.models import Model
+from rlx.train import controls, critic, policies
+from rlx.train import settings as settings_module
+from rlx.train.rollout_settings import RolloutSettings
+from rlx.train.settings import Settings
+
+
+def plan(settings: Settings, model: Model) -> tuple[Method, RolloutSettings]:
+    """The method, with a value head's loss and controlled terms where the config has them, and the block ``rollout``.
+
+    Raises:
+      UserError: a method, a part or a model that is unknown or does not go with the rest.
+    """
+    rollout = settings_module.rollout(settings)
+    method = _method(settings, rollout)
+    _check(settings, rollout, method)
+    if rollout.shared_prefix and model.shared is None:
+        raise UserError("config.rl.rollout.shared_prefix=True needs a model with Model.shared, which this one lacks.")
+    return _with_controls(_with_critic(method, rollout, model), rollout), rollout
+
+
+def _method(settings: Settings, rollout: RolloutSettings) -> Method:
+    """The method; that of evolution has no loss, and what stands for it is never called."""
+    wanted = settings.method_of("rl")
+    if not rollout.evolution:
+        return build(wanted)
+    if (wanted if isinstance(wanted, str) else dict(wanted)) not in ("eggroll_update", {"name": "eggroll_update"}):
+        raise UserError("config.rl.rollout.evolution goes with config.method='eggroll_update', without keywords.")
+    from rlx.train.evolution import settings_of  # it stands above this module
+
+    settings_of(rollout.evolution)
+    return build("sft")._replace(name="eggroll_update", needs=("logprobs",))
+
+
+def _check(settings: Settings, rollout: RolloutSettings, method: Method) -> None:
+    """What the block names is there, and responses give what the method learns from."""
+    from rlx import stages
+    from rlx.rollout import rewards
+
+    config = rollout.reward or {"verifier": rollout.verifier_of(settings.task)}
+    rewards.build(config, models=_find_model(settings))
+    stages.parts_of("advantage", rollout.advantage)
+    if "logprobs" in method.needs or "teacher" in policies.roles_of(method):
+        return
+    if method.data not in ("pairs", "lists"):
+        raise UserError(f"{method.name} learns from {method.data} data, which responses and their rewards do not give.")
+    if rollout.group < 2:
+        raise UserError(f"{method.name} compares responses to a prompt: set config.rl.rollout.group to 2 or more.")
+
+
+def _find_model(settings: Settings) -> Callable[..., None]:
+    """Makes sure that a learned reward can be found when its time comes."""
+
+    def check(name: str, *, win_rate: bool = False) -> None:
+        del win_rate
+        if name == "reward" and "reward" not in settings.stages:
+            raise UserError("a reward of model='reward' is that of the stage 'reward', which config.stages lacks.")
+        if name != "reward":
+            check_run(name, "a component of config.rl.rollout.reward")
+
+    return check
+
+
+def check_run(path: str, owner: str) -> None:
+    """Makes sure that there is a run.
+
+    Raises:
+      UserError: there is none, with the remedy.
+    """
+    folder = Path(path)
+    folder = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{owner} names the run {path}, which is no run directory: it has no config.json.")
+
+
+def _with_critic(method: Method, rollout: RolloutSettings, model: Model) -> Method:
+    """The method with the value head's loss, where the config has a critic."""
+    found = critic.settings_of(rollout.critic)
+    if found is None:
+        if "values" in (*method.needs, *method.prepare_needs):
+            raise UserError(
+                f"{method.name} reads values: set config.rl.rollout.critic, for example {{'coefficient': 0.5}}."
+            )
+        return method
+    if model.head is None:
+        raise UserError(
+            "config.rl.rollout.critic trains a scalar head, which the model lacks: set config.model.head='scalar'."
+        )
+    if "logprobs" not in method.needs:
+        raise UserError(f"config.rl.rollout.critic: {method.name} is no loss of tokens, which a value head goes with.")
+    return critic.with_critic(method, found)
+
+
+def _with_controls(method: Method, rollout: RolloutSettings) -> Method:
+    """The method with the terms of the config's controllers."""
+    found = controls.controllers(rollout.control)
+    if found and "logprobs" not in method.needs:
+        raise UserError(f"config.rl.rollout.control: {method.name} is no loss of tokens, which controllers measure.")
+    return controls.with_controls(method, found) if found else method

@@ -1,0 +1,139 @@
+"""The block ``rl.rollout`` of a config: how responses are drawn, rewarded and learnt from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rlx.errors import UserError, close_matches
+from rlx.train.blocks import block_of, choice, integers
+
+MATCHINGS = ("optimal", "greedy", "transport")
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings:
+    """How the stage ``rl`` draws responses and learns from them: its block ``rollout``.
+
+    Attributes:
+      max_new_tokens: bound on the length of a response.
+      group: responses to a prompt.
+      forks: ``num_forks`` and ``num_branches`` of trees (:mod:`rlx.rollout.forks`), whose leaves are the group; empty:
+        every response is drawn whole.
+      temperature: that they are drawn at.
+      top_k, top_p, min_p: what is left of the distribution; None: all.
+      epochs: passes over the responses.
+      minibatches: updates of a pass, each on its part of the prompts.
+      shared_prefix: updates evaluate a prompt once for all of its responses; pays where prompts are no shorter than
+        responses.
+      keep: prompts of a step that are learnt from, those whose responses differ in reward first; None: all.
+      sync_every: steps between copies of the policy to the one that draws; 1: it draws itself.
+      advantage: estimator for methods that read ``advantages``; recipes bring their own.
+      verifier: what rewards a response, by name or as ``module:function``; None: that of the task, or ``exact``.
+      reward: a composed reward in the place of ``verifier``, see :func:`rlx.rollout.rewards.build`; its first component
+        says what is correct.
+      preference: how rewards compare responses, for methods that read win rates or preferences: ``order`` or
+        ``bradley_terry`` (:mod:`rlx.train.comparisons`).
+      evolution: population and noise of EGGROLL, see :class:`rlx.train.evolution.EvolutionSettings`; empty: gradients.
+      control: controllers of a KL penalty and an entropy bonus by quantity, see :mod:`rlx.train.controls`.
+      critic: a value head that is trained along, see :class:`rlx.train.critic.CriticSettings`; empty: none.
+      observation_tokens: bound on what an environment answers; ``max_new_tokens`` then is that of an action.
+      turns: bound on the actions of an episode; None: that of the environment.
+      matching: reward calls of a tool by how they match those of a known way: ``optimal``, ``greedy`` or ``transport``.
+      tempered: responses at another temperature that hold the entropy, see
+        :class:`rlx.train.tempered.TemperedSettings`; empty: none.
+    """
+
+    max_new_tokens: int
+    group: int = 8
+    forks: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    epochs: int = 1
+    minibatches: int = 1
+    shared_prefix: bool = False
+    keep: int | None = None
+    sync_every: int = 1
+    advantage: str = "grpo"
+    verifier: str | None = None
+    reward: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preference: str = "order"
+    evolution: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    control: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    critic: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    observation_tokens: int | None = None
+    turns: int | None = None
+    matching: str | None = None
+    tempered: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps of a batch of prompts."""
+        return self.epochs * self.minibatches
+
+    def verifier_of(self, task: Mapping[str, Any]) -> str:
+        """The verifier, that of a task where the config names none."""
+        from rlx.rollout.verifiers import VERIFIERS
+
+        own = task.get("name", "exact")
+        return self.verifier or (own if own in VERIFIERS else "exact")
+
+
+def check(block: Mapping[str, Any], task: Mapping[str, Any], batch_size: int) -> RolloutSettings:
+    """The settings of a block, for prompts of a task in batches of a size.
+
+    Raises:
+      UserError: a key that is unknown, missing, not used or has an impossible value.
+    """
+    found = block_of(RolloutSettings, block, "rl.rollout")
+    low = {"max_new_tokens": 1, "group": 1, "epochs": 1, "minibatches": 1, "sync_every": 1}
+    integers("config.rl.rollout", found, low | ({} if found.keep is None else {"keep": 1}))
+    if found.keep is not None and found.keep > batch_size:
+        raise UserError(f"config.rl.rollout.keep={found.keep} is more than config.rl.batch_size.")
+    choice("rl.rollout.preference", found.preference, ("order", "bradley_terry"))
+    if found.reward and found.verifier is not None:
+        raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
+    _check_forks(found)
+    _check_episodes(task, found)
+    _check_evolution(found)
+    return found
+
+
+def _check_forks(found: RolloutSettings) -> None:
+    keys = ("num_forks", "num_branches")
+    for key in found.forks:
+        if key not in keys:
+            raise UserError(f"config.rl.rollout.forks has an unknown key {key!r}.{close_matches(key, keys)}")
+    if found.forks:
+        from rlx.rollout.forks import trunks_of
+
+        trunks_of(found.group, **found.forks)
+
+
+def _check_evolution(found: RolloutSettings) -> None:
+    """What belongs to losses and their gradients goes with no evolution."""
+    of_losses = ("epochs", "minibatches", "keep", "sync_every", "shared_prefix", "tempered", "control", "critic")
+    plain = RolloutSettings(found.max_new_tokens)
+    for name in of_losses if found.evolution else ():
+        if getattr(found, name) != getattr(plain, name):
+            raise UserError(f"config.rl.rollout.{name} is not used: evolution takes no gradients of a loss.")
+
+
+def _check_episodes(task: Mapping[str, Any], found: RolloutSettings) -> None:
+    """Keys of episodes go with an environment alone, and those of verified responses with another task."""
+    given = {field.name for field in dataclasses.fields(found) if getattr(found, field.name) not in (None, {})}
+    if "environment" not in task:
+        unused, why = {"observation_tokens", "turns", "matching"}, "config.task names no environment"
+    else:
+        unused, why = {"reward", "verifier", "forks"}, "the environment rewards each action itself"
+        if found.observation_tokens is None:
+            raise UserError("config.rl.rollout lacks the key 'observation_tokens', which episodes need.")
+        turns = {} if found.turns is None else {"turns": 1}
+        integers("config.rl.rollout", found, {"observation_tokens": 0, **turns})
+    for name in sorted(unused & given):
+        raise UserError(f"config.rl.rollout.{name} is not used: {why}.")
+    if found.matching is not None:
+        choice("rl.rollout.matching", found.matching, MATCHINGS)
