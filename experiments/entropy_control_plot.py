@@ -30,7 +30,7 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
         if method != GRPO and GRPO in methods:
             _against_grpo(axes[3], rows, method, {"color": colour, "marker": plots.MARKERS[i % 7], "label": method})
     for axis, name in zip(axes, OVER_STEPS, strict=False):
-        axis.set(xlabel="step", ylabel=name, title=f"{name}: runs, and their mean (averages over 20 steps)")
+        axis.set(xlabel="step", ylabel=name, title=f"{name}: every run, and the mean")
     axes[0].legend(frameon=False, fontsize="small")
     axes[2].set(xlabel="entropy (nats)", ylabel="reward", title="reward over entropy, every run")
     axes[2].invert_xaxis()  # training goes from left to right
