@@ -21,7 +21,6 @@ An update has 768 tokens: Clip-Cov and KL-Cov select 1 % of them (the papers' 0.
 other hyperparameters are the papers', the bonus's coefficient and AEPO's targets are ours.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,17 +28,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import entropy_control_claims as claims
-from experiments import entropy_control_plot, frame
+from experiments import entropy_control_plot, frame, sums
 from experiments.frame import Frame
 from experiments.ledger import Ledger
-from rlx.config import config_hash, load
+from rlx.config import config_hash
 from rlx.report import tables
 from rlx.report.rows import read_rows, write_atomically
-from rlx.train.interrupts import Stopped
 from rlx.train.main import train
 from rlx.train.workdir import CACHE, use_compilation_cache
 
-CONFIG = Path(__file__).parents[1] / "configs" / "rl.py"
 TITLE, USAGE = "Who keeps the entropy, and what does it cost?", __doc__.split("\n\n", 2)[2]
 NOTE = (
     "A transformer of two layers learns sums modulo 100, first from written answers until their loss is below 0.8, "
@@ -52,7 +49,6 @@ NOTE = (
     "distance from the target over the last half, as a share of the target. Numbers of the papers are of language "
     "models and do not compare."
 )
-SFT = "sft.json"
 Row = dict[str, Any]
 
 
@@ -100,41 +96,9 @@ def cells(config: ConfigDict) -> list[Row]:
     return [{"config": own[m], "method": m, "seed": seed} for seed in config.seeds for m in config.methods]
 
 
-def base(config: ConfigDict, seed: int, stage: str, **settings: Any) -> ConfigDict:
-    """configs/rl.py with one stage, other settings of that stage, and all examples to train on."""
-    chosen = load(f"{CONFIG}:{config.base}").unlock()
-    other = "rl" if stage == "sft" else "sft"
-    del chosen[other]
-    chosen.seed, chosen.stages, chosen.data.eval_fraction = seed, (stage,), 0.0
-    chosen[stage].update({"eval_every": 0, "checkpoint_every": 0, **settings})
-    return chosen
-
-
-def learn_answers(config: ConfigDict, seed: int, folder: Path) -> int:
-    """Trains on written answers until the loss of a row is below the bound; returns the steps it took."""
-    note, own = folder / SFT, config.sft
-    if not note.exists():
-        chosen = base(config, seed, "sft", steps=own.steps, log_every=own.every)
-        del chosen.method
-
-        def enough(stage: str, step: int) -> bool:
-            return step == own.steps or (step % own.every == 0 and losses(folder)[-1] < own.loss)
-
-        try:
-            train(chosen, folder, stop=enough)
-        except Stopped:
-            write_atomically(note, json.dumps({"steps": len(losses(folder)) * own.every, "loss": losses(folder)[-1]}))
-    return json.loads(note.read_text(encoding="utf-8"))["steps"]
-
-
-def losses(folder: Path) -> list[float]:
-    """The training losses that a run has written."""
-    return [row["loss"] for row in read_rows(folder / "metrics.jsonl") if row["split"] == "train"]
-
-
 def of_method(config: ConfigDict, seed: int, method: str, start: Path) -> ConfigDict:
     """The trainer's config of a run."""
-    chosen, own = base(config, seed, "rl", steps=config.rl.steps, log_every=1), METHODS[method]
+    chosen, own = sums.base(config.base, seed, "rl", steps=config.rl.steps, log_every=1), METHODS[method]
     chosen.start, chosen.method = str(start), ConfigDict(own["method"])
     chosen.rl.optimizer.learning_rate = config.rl.learning_rate
     chosen.rl.rollout.update({"minibatches": config.rl.minibatches, "tempered": own.get("tempered", {})})
@@ -145,7 +109,7 @@ def run(config: ConfigDict, cell: Mapping[str, Any], folder: Path) -> Row:
     """One run of the stage ``rl`` from the answers of its seed, and its measures."""
     seed, name = cell["seed"], cell["method"]
     start, own = folder / f"sft_{seed}", folder / f"{name}_{seed}"
-    sft_steps = learn_answers(config, seed, start)
+    sft_steps = sums.learn_answers(config.base, seed, config.sft, start)
     train(of_method(config, seed, name, start), own)
     found = [row for row in read_rows(own / "metrics.jsonl") if row["split"] == "train"]
     return {"sft_steps": sft_steps, **claims.measures(found, name, config)}

@@ -54,10 +54,10 @@ FASTER = "arXiv:2509.24203: a wider clip learns faster from stale samples (numbe
 COLLAPSE = "arXiv:2509.24203: without a clip stale samples make it collapse, with one they do not"
 NOTE = (
     "A transformer of two layers learns sums modulo 100; *stale*: steps between copies of the policy to the one that "
-    "draws. *start_reward*: of the first draws; *final*, *peak*: greedy accuracy on held-out sums of the policy that is "
-    "trained, at the end and at its best; *drop*: share of the peak that is lost at the end; *entropy*: nats, at the end, of the "
-    "policy that draws. *rec*: REC-OneSide without importance weights. Numbers of the paper are of a language model "
-    "and do not compare."
+    "draws. *start_reward*: of the first draws; *final*, *peak*: greedy accuracy on held-out sums of the policy that "
+    "is trained, at the end and at its best; *drop*: share of the peak that is lost at the end; *entropy*: nats, at "
+    "the end, of the policy that draws. *rec*: REC-OneSide without importance weights. Numbers of the paper are of a "
+    "language model and do not compare."
 )
 
 
