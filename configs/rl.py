@@ -88,10 +88,11 @@ def get_config(arg=None):
             "mesh": {"data": 1, "fsdp": 1, "model": 1},
             "stages": ("sft", "rl"),
             "sft": {
-                "steps": 160,
+                "steps": 600,
+                "until_loss": 0.8,
                 "batch_size": 256,
                 "optimizer": {**optimizer, "learning_rate": 3e-3},
-                "log_every": 10,
+                "log_every": 5,
             },
             "rl": {
                 "steps": 300,

@@ -47,7 +47,8 @@ class Outlets(NamedTuple):
 
     Attributes:
       loggers: rows of metrics.
-      save: ``(step, state, iterator state, window, last evaluation) -> None``: a checkpoint.
+      save: ``(step, state, iterator state, window, last evaluation, whether the stage has ended early) ->
+        None``: a checkpoint.
       interrupts: wishes to stop.
       stop: ``(stage, step) -> bool`` after every step: whether to save and stop; None never does.
       on_nan: ``stop`` or ``continue``.
@@ -55,7 +56,7 @@ class Outlets(NamedTuple):
     """
 
     loggers: Loggers
-    save: Callable[[int, TrainState, dict[str, Any], dict[str, Any], Row], None]
+    save: Callable[[int, TrainState, dict[str, Any], dict[str, Any], Row, bool], None]
     interrupts: Interrupts
     stop: Callable[[str, int], bool] | None
     on_nan: str
@@ -191,6 +192,7 @@ def run_stage(
             final = step == s.steps
             if final or step % s.log_every == 0:
                 trained = open_window.take()
+                final = final or (s.until_loss is not None and trained["loss"] < s.until_loss)
                 outlets.loggers.write(step, stage.name, "train", trained)
                 rates = programs.speed() if programs.speed else {}
                 if rates:
@@ -207,11 +209,13 @@ def run_stage(
             asked = _asked(outlets, stage.name, step)
             if final or asked or _due(step, s.checkpoint_every):
                 open_window.settle()
-                outlets.save(step, state, batches.get_state(), open_window.saved(), row)
+                outlets.save(step, state, batches.get_state(), open_window.saved(), row, final and step < s.steps)
             if asked:
                 raise Stopped(
                     f"{asked}: saved step {step} of the stage {stage.name!r}; the same command goes on from it."
                 )
+            if final:
+                break
     return state, row
 
 

@@ -28,6 +28,7 @@ class StageSettings:
       eval_every: steps between evaluations; 0: only at the end of the stage.
       checkpoint_every: steps between checkpoints; 0: only at the end of the stage.
       log_every: steps that a row of training metrics is the mean of.
+      until_loss: the stage ends before ``steps``, once the loss of such a row is below this; None: it does not.
       data: keys that take the place of those in the block ``data``, for this stage.
       kind: ``pairs``, ``lists``, ``unpaired`` or ``sft``; ``auto`` follows from the method.
       method: of a stage that is not the last one; that of the last stage is ``config.method``.
@@ -41,6 +42,7 @@ class StageSettings:
     eval_every: int = 0
     checkpoint_every: int = 0
     log_every: int = 10
+    until_loss: float | None = None
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kind: str = "auto"
     method: Mapping[str, Any] | str | None = None
@@ -141,6 +143,8 @@ def _check_use(settings: Settings, name: str) -> None:
     if block is not None:
         low = {"steps": 0, "batch_size": 1, "micro_batches": 1, "eval_every": 0, "checkpoint_every": 0, "log_every": 1}
         integers(f"config.{name}", block, low)
+        if block.until_loss is not None and not isinstance(block.until_loss, int | float):
+            raise UserError(f"config.{name}.until_loss must be a number or None, not {block.until_loss!r}.")
         choice(f"{name}.kind", block.kind, ("auto", "pairs", "lists", "unpaired", "sft"))
     if block is not None and name == "rl":
         rollout(settings)

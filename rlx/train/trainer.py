@@ -100,7 +100,8 @@ class Trainer:
         else:
             state = self.checkpoints.restore(self.checkpoints.steps()[-1], state).state
             held = self._saved_reference(stage, state)
-            left = {"done": notes["step"], "window": notes["window"], "last": notes["results"][stage.name]}
+            done = stage.settings.steps if notes["ended"] else notes["step"]
+            left = {"done": done, "window": notes["window"], "last": notes["results"][stage.name]}
         batches = train_set.batches(
             stage.settings.batch_size,
             seed=self.plan.settings.seed,
@@ -122,13 +123,22 @@ class Trainer:
         logger.close()
 
     def _save(
-        self, stage: Stage, examples: int, step: int, state: TrainState, iterator: dict, window: dict, row: Row
+        self,
+        stage: Stage,
+        examples: int,
+        step: int,
+        state: TrainState,
+        iterator: dict,
+        window: dict,
+        row: Row,
+        ended: bool,
     ) -> None:
         names = [other.name for other in self.plan.stages]
         before = sum(other.settings.steps for other in self.plan.stages[: names.index(stage.name)])
         notes = {
             "stage": stage.name,
             "step": step,
+            "ended": ended,
             "examples": examples,
             "iterator": iterator,
             "window": window,

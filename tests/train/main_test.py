@@ -194,6 +194,21 @@ def test_devices_and_micro_batches_change_nothing_but_the_last_digits(finished, 
         np.testing.assert_allclose(row["loss"], other["loss"], rtol=1e-5)
 
 
+def test_a_stage_may_end_at_a_loss(tiny, tmp_path):
+    def config():
+        found = tiny()
+        found["sft"] |= {"steps": 6, "log_every": 2, "until_loss": 1e9}
+        return found
+
+    train(config(), tmp_path / "whole")
+    rows = read_rows(tmp_path / "whole" / "metrics.jsonl")
+    assert max(row["step"] for row in rows if row["stage"] == "sft") == 2
+    with pytest.raises(Stopped):  # the checkpoint is that of the end, and the stage is not gone on with
+        train(config(), tmp_path / "stopped", stop=lambda stage, step: (stage, step) == ("sft", 2))
+    train(config(), tmp_path / "stopped")
+    assert read_rows(tmp_path / "stopped" / "metrics.jsonl") == rows
+
+
 def test_a_stage_may_read_other_data(tiny, tmp_path):
     text = tmp_path / "text.jsonl"
     text.write_text('{"text": "abc"}\n' * 8)

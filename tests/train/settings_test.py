@@ -28,6 +28,7 @@ def changed(config, key, value):
         ("sft.stepps", 3, r"config\.sft has an unknown key 'stepps'\. Did you mean 'steps'\?"),
         ("sft.steps", None, r"config\.sft lacks the key 'steps'"),
         ("sft.steps", -1, r"config\.sft\.steps must be a whole number of at least 0, not -1"),
+        ("sft.until_loss", "low", r"config\.sft\.until_loss must be a number or None, not 'low'"),
         ("sft.kind", "pair", r"config\.sft\.kind: unknown 'pair'\. Did you mean 'pairs'"),
         ("stages", ("sft", "preferences"), r"unknown 'preferences'\. Did you mean 'preference'"),
         ("stages", ("preference", "sft"), r"in the order sft, reward, preference"),
