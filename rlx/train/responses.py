@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -244,15 +244,12 @@ class Speed:
 
     def add(self, sampled: int, sample_s: float, update_s: float) -> None:
         """Counts tokens drawn, and seconds of drawing and of updates."""
-        self.sampled, self.sample_s, self.update_s = (
-            self.sampled + sampled,
-            self.sample_s + sample_s,
-            self.update_s + update_s,
-        )
+        self.sampled += sampled
+        self.sample_s += sample_s
+        self.update_s += update_s
 
     def take(self) -> dict[str, float]:
         """Tokens per second of sampling and of updates, and a new start."""
-        seconds: Sequence[float] = (self.sample_s, self.update_s)
-        rates = [self.sampled / s if s else 0.0 for s in seconds]
+        rates = [self.sampled / seconds if seconds else 0.0 for seconds in (self.sample_s, self.update_s)]
         self.sampled = self.sample_s = self.update_s = 0.0
         return {"sample_tokens_per_s": rates[0], "update_tokens_per_s": rates[1]}
