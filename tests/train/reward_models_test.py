@@ -31,6 +31,7 @@ def with_reward_stage(pairs, **component):
     config["reward"] = {
         **config["sft"],
         "steps": 3,
+        "until_loss": None,
         "method": {"name": "bradley_terry_rm"},
         "data": {"source": "jsonl", "path": pairs, "records": None},
     }
