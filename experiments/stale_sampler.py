@@ -6,7 +6,7 @@ through the trainer, and the policy that draws is copied every 1, 8 or 32 steps 
 
   python -m experiments.stale_sampler [--full] [--smoke] [--workdir=DIR]
 
-  (nothing)  3 seeds, 4 methods, 3 intervals; about 20 minutes on 2 idle cores
+  (nothing)  3 seeds, 4 methods, 3 intervals: 36 runs of 320 steps
   --full     10 seeds
   --smoke    one run of a tiny model in seconds, without a verdict
 

@@ -152,13 +152,11 @@ def _backward(problem: Problem, rows: gradients.Gradient, spec: core.Spec, inter
                 else:
                     found[name][...] = value.astype(found[name].dtype)
 
-        def skip() -> None:
-            tiles.zero(*(ref for name, ref in found.items() if not (name == "y" and shared)))
-
         def store_shared() -> None:
             refs["dy"][...] = found["y"][...].astype(refs["dy"].dtype)
 
-        tiles.either(i * grid.bn < count, lambda inside: pull() if inside else skip())
+        written = [ref for name, ref in found.items() if not (name == "y" and shared)]
+        tiles.either(i * grid.bn < count, lambda inside: pull() if inside else tiles.zero(*written))
         if shared:
             pl.when(i == grid.row_blocks - 1)(store_shared)
 

@@ -15,6 +15,7 @@ from rlx.errors import UserError
 from rlx.models import Model
 from rlx.rollout.tasks import Example
 from rlx.train.assemble import Run
+from rlx.train.comparisons import compared
 from rlx.train.forward import Forward
 from rlx.train.sharding import put_batch
 
@@ -60,7 +61,8 @@ class RewardModel:
         batch = self._batch(responses, examples)
         scores = np.asarray(self._score(self.params, put_batch(batch, self.mesh)), np.float32)
         if self.win_rate:
-            scores = win_rates(scores)
+            group = {"rewards": scores, "candidate_where": np.ones(scores.shape, bool)}
+            scores = compared(group, "bradley_terry")["win_rates"]
         return scores if where is None else np.where(where[:, None], scores, 0)
 
     def _batch(self, responses: Sequence[Sequence[Any]], examples: Sequence[Example]) -> dict[str, np.ndarray]:
@@ -77,17 +79,6 @@ class RewardModel:
         where = valid & (np.arange(before + after) >= before)
         rows = {"candidate_where": np.ones(shape[:2], bool), "index": np.arange(shape[0], dtype=np.int32)}
         return {"tokens": tokens, "valid": valid, "where": where} | rows
-
-
-def win_rates(scores: np.ndarray) -> np.ndarray:
-    """The mean probability that a response wins against another one of its group, ``[P, K]``.
-
-    >>> win_rates(np.array([[100.0, 0.0, -100.0]])).tolist()
-    [[1.0, 0.5, 0.0]]
-    """
-    wins = 1 / (1 + np.exp(-np.clip(scores[:, :, None] - scores[:, None, :], -60, 60)))
-    group = scores.shape[1]
-    return ((wins.sum(-1) - 0.5) / max(group - 1, 1)).astype(np.float32)
 
 
 def finder(run: Run, lengths: tuple[int, int], trained: Any) -> Callable[..., RewardModel]:
