@@ -68,6 +68,7 @@ class Method(NamedTuple):
       partition: ``(params, state) -> PartitionSpecs`` of the same structure; None replicates both.
       hyperparameters: the keywords it was built with.
       data: the kind of examples it trains on: ``pairs``, ``lists``, ``unpaired`` or ``sft`` (single responses).
+      preferences: of a preference model, ``(batch, params) -> [..., K, K]``: the probability that response i beats j.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Method(NamedTuple):
     partition: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]] | None = None
     hyperparameters: Mapping[str, Any] = {}
     data: str = "pairs"
+    preferences: Callable[[Batch, PyTree], Array] | None = None
 
 
 def arrays_of(function: Callable) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -4,6 +4,7 @@ Unlike a difference of rewards it can represent cycles. ``where [..., 2]`` marks
 """
 
 import jax
+import jax.numpy as jnp
 
 from rlx import errors, numerics
 from rlx.aggregate import mean
@@ -40,6 +41,36 @@ def preference_score(
     chosen, rejected = embeddings[..., 0, :], embeddings[..., 1, :]
     blocks = chosen[..., 0::2] * rejected[..., 1::2] - chosen[..., 1::2] * rejected[..., 0::2]
     return (blocks if block_weights is None else blocks * block_weights).sum(-1)
+
+
+def preference_probabilities(
+    embeddings: Array, *, tau: float = 0.1, block_weights: Array | None = None, normalize: bool = False
+) -> Array:
+    r"""Probability that each response of a group beats each other one, ``[..., K, 2k] -> [..., K, K]``.
+
+    .. math:: P_{ij} = \sigma(s_{ij}/\tau) = 1 - P_{ji}
+
+    with s of :func:`preference_score`; what trains it is :func:`gpm`. Cycles are possible.
+
+    Args:
+      embeddings: ``[..., K, 2k]`` preference embeddings of K responses to a prompt.
+      tau: temperature, above 0.
+      block_weights: ``[..., k]`` weights of the blocks, functions of the prompt.
+      normalize: bring embeddings to length 1.
+
+    Raises:
+      UserError: tau is not above 0, or the embedding has an odd size.
+
+    >>> print(np.asarray(preference_probabilities(jnp.array([[1.0, 0.0], [0.0, 1.0]]), tau=1.0)).round(2))
+    [[0.5  0.73]
+     [0.27 0.5 ]]
+    """
+    check_positive(tau=tau)
+    shape = (*embeddings.shape[:-2], *2 * embeddings.shape[-2:-1], embeddings.shape[-1])
+    rows, columns = embeddings[..., :, None, :], embeddings[..., None, :, :]
+    pairs = jnp.stack([jnp.broadcast_to(x, shape) for x in (rows, columns)], axis=-2)
+    weights = None if block_weights is None else block_weights[..., None, None, :]
+    return jax.nn.sigmoid(preference_score(pairs, block_weights=weights, normalize=normalize) / tau)
 
 
 def gpm(
@@ -120,11 +151,17 @@ def gpm_method(
             raise errors.UserError(f"gpm needs the hidden size of the model, got {shapes.hidden_size}.")
         return {"head": jax.random.normal(key, (shapes.hidden_size, dimension)) / (shapes.hidden_size + 1)}, {}
 
-    def apply(constants: Constants, batch: Batch, params: PyTree) -> tuple[Array, Array]:
+    def embed(batch: Batch, params: PyTree) -> Array:
         hidden, where = numerics.accumulate(take(batch, "hidden", "gpm")), batch.get("where")
         # masked before the product, where a NaN would reach the gradient of the head
-        hidden = numerics.clean(hidden, None if where is None else where[..., None])
-        return lifted.apply(constants, {"embeddings": hidden @ params["head"], "where": where}, params)
+        return numerics.clean(hidden, None if where is None else where[..., None]) @ params["head"]
 
-    hyperparameters = {"dimension": dimension} | keywords
-    return lifted._replace(init=init, apply=apply, needs=("hidden",), hyperparameters=hyperparameters)
+    def apply(constants: Constants, batch: Batch, params: PyTree) -> tuple[Array, Array]:
+        pairs = {"embeddings": embed(batch, params), "where": batch.get("where")}
+        return lifted.apply(constants, pairs, params)
+
+    def preferences(batch: Batch, params: PyTree) -> Array:
+        return preference_probabilities(embed(batch, params), tau=tau, normalize=normalize)
+
+    own = {"hyperparameters": {"dimension": dimension} | keywords, "preferences": preferences}
+    return lifted._replace(init=init, apply=apply, needs=("hidden",), **own)

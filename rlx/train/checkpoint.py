@@ -56,9 +56,7 @@ class Checkpoints:
           state: the train state.
           notes: JSON data: stage, data iterator, metrics so far ...
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob("*-tmp*"):  # left by a killed run
-            shutil.rmtree(path)
+        self._make_room()
         _write(self._checkpointer(), self._path(step), state=state, notes=dict(notes) | {"leaves": _leaves(state)})
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old))
@@ -88,6 +86,7 @@ class Checkpoints:
     def save_policy(self, name: str, params: Any) -> None:
         """Keeps parameters (the reference of a stage) under a name of their own, outside of the rotation."""
         policy = {"policy": params}
+        self._make_room()
         _write(self._checkpointer(), self.folder / name, state=policy, notes={"leaves": _leaves(policy)})
 
     def restore_policy(self, name: str, like: Any) -> Any:
@@ -106,6 +105,12 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{step:08d}"
+
+    def _make_room(self) -> None:
+        """A folder without what a killed run has left half-written, which would be in the way of the same name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("*-tmp*"):
+            shutil.rmtree(path)
 
     def _checkpointer(self) -> Any:
         if self._saver is None:

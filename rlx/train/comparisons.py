@@ -6,24 +6,31 @@ import numpy as np
 
 from rlx.train.loop import HostBatch
 
-MODELS = ("order", "bradley_terry")
-"""How rewards say that a response beats another: by being larger, or with the probability ``sigmoid(r_i - r_j)``."""
-
 
 def compared(batch: HostBatch, model: str = "order") -> HostBatch:
-    """The batch with ``preferences [P, K, K]``, the probability that i beats j, and their ``win_rates [P, K]``.
-
-    A win rate is the mean over the other real responses to the prompt: an estimate of the probability to beat the
-    policy that drew them. Half where there is no other one.
+    """The batch with the ``preferences`` that its rewards give by one of ``COMPARISONS``; see :func:`preferring`.
 
     >>> batch = {"rewards": np.array([[1.0, 0.0, 0.0]]), "candidate_where": np.array([[True, True, True]])}
     >>> compared(batch)["win_rates"].tolist()
     [[1.0, 0.25, 0.25]]
     """
-    rewards, real = batch["rewards"].astype(np.float64), batch["candidate_where"]
+    rewards = batch["rewards"].astype(np.float64)
     difference = rewards[:, :, None] - rewards[:, None, :]
     beats = (np.sign(difference) + 1) / 2 if model == "order" else 1 / (1 + np.exp(-np.clip(difference, -60, 60)))
-    others = real[:, None, :] & ~np.eye(rewards.shape[1], dtype=bool)
+    return preferring(batch, beats)
+
+
+def preferring(batch: HostBatch, beats: np.ndarray) -> HostBatch:
+    """The batch with ``preferences [P, K, K]``, the probability that i beats j, and their ``win_rates [P, K]``.
+
+    A win rate is the mean over the other real responses to the prompt: an estimate of the probability to beat the
+    policy that drew them. Half where there is no other one.
+
+    >>> batch = {"candidate_where": np.array([[True, True, False]])}
+    >>> preferring(batch, np.array([[[0.5, 0.75, 1.0], [0.25, 0.5, 1.0], [0.0, 0.0, 0.5]]]))["win_rates"].tolist()
+    [[0.75, 0.25, 0.0]]
+    """
+    others = batch["candidate_where"][:, None, :] & ~np.eye(beats.shape[-1], dtype=bool)
     count = others.sum(-1)
     rates = np.where(count > 0, np.sum(beats, -1, where=others) / np.maximum(count, 1), 0.5)
     return batch | {"preferences": beats.astype(np.float32), "win_rates": rates.astype(np.float32)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ from rlx.train.forward import Forward
 from rlx.train.loop import HostBatch
 from rlx.train.programs import as_read
 from rlx.train.responses import chosen_rows
-from rlx.train.rollout_settings import RolloutSettings
+from rlx.train.reward_models import RewardModel
+from rlx.train.rollout_settings import COMPARISONS, RolloutSettings
 from rlx.train.sharding import put_batch
 from rlx.train.tempered import Tempered
 
@@ -85,12 +87,21 @@ class Lessons:
       stage: says what the method reads.
       prompt_length: positions of a row before the response.
       tempered: responses at another temperature, where the config has them.
+      models: finds the learned model that compares responses, where the config names one.
     """
 
-    def __init__(self, run: Run, stage: Stage, prompt_length: int, tempered: Tempered | None = None):
+    def __init__(
+        self,
+        run: Run,
+        stage: Stage,
+        prompt_length: int,
+        tempered: Tempered | None = None,
+        models: Callable[..., RewardModel] | None = None,
+    ):
         assert stage.rollout is not None  # a stage of reinforcement learning
         self.run, self.stage, self.settings, self.tempered = run, stage, stage.rollout, tempered
         self.judge = make_judge(run, self.settings, prompt_length)
+        self.compare = make_comparison(self.settings.preference, models)
         more = OF_EPISODES if "environment" in run.settings.task else ()
         options = {"critic": self.judge is not None, "more": more}
         reads = "advantages" in stage.reads
@@ -109,7 +120,7 @@ class Lessons:
         if self.settings.keep is not None:
             batch = chosen_rows(batch, self.settings.keep)
         if self.stage.compares or "win_rates" in self.stage.reads:
-            batch = compared(batch, self.settings.preference)
+            batch = self.compare(batch)
         if self.stage.compares:
             batch = pairs_of(batch) if self.stage.compares == "pairs" else batch
             return as_read(batch | {"scores": batch["rewards"]}, self.stage.method), found
@@ -120,6 +131,20 @@ class Lessons:
         if self.tempered is not None:
             return self.tempered.mix(policy, prompts, batch, jax.random.fold_in(key, TEMPERED))
         return batch, found
+
+
+def make_comparison(preference: str, models: Callable[..., RewardModel] | None) -> Callable[[HostBatch], HostBatch]:
+    """What compares responses: their rewards, or a learned model, whose win rates then are their rewards."""
+    if preference in COMPARISONS:
+        return partial(compared, model=preference)
+    assert models is not None  # a run has learned models
+    model = models(preference, win_rate=True)
+
+    def compare(batch: HostBatch) -> HostBatch:
+        found = model.compare(batch)
+        return found | {"rewards": found["win_rates"]}
+
+    return compare
 
 
 def make_judge(run: Run, settings: RolloutSettings, prompt_length: int) -> Callable[..., HostBatch] | None:

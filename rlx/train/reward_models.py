@@ -1,9 +1,10 @@
-"""Learned rewards: a run's reward model, or that of the stage before, scores the responses of a rollout."""
+"""Learned rewards and preferences: the model of a run, or of the stage before, judges the responses of a rollout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,58 +13,83 @@ from jax.sharding import Mesh
 from rlx.data.encode import encode_prompt
 from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError
+from rlx.method import Method
 from rlx.models import Model
 from rlx.rollout.tasks import Example
 from rlx.train.assemble import Run
-from rlx.train.comparisons import compared
-from rlx.train.forward import Forward
+from rlx.train.comparisons import compared, preferring
+from rlx.train.forward import Forward, method_arrays
+from rlx.train.loop import HostBatch
+from rlx.train.rollout_plan import check_use
 from rlx.train.sharding import put_batch
 
 STAGE = "reward"
 """The name of the model that the stage before has trained."""
+READ = ("tokens", "valid", "where", "candidate_where", "index")
+"""Arrays of a batch that a model reads."""
+
+
+class Trained(NamedTuple):
+    """What a run has trained to judge responses.
+
+    Attributes:
+      model: with a scalar head, or with what ``method.preferences`` reads.
+      params: ``policy`` of the model and ``method``, as a train state has them.
+      method: that trained it.
+      tokenizer: of its tokens.
+    """
+
+    model: Model
+    params: dict[str, Any]
+    method: Method
+    tokenizer: Tokenizer
 
 
 class RewardModel:
-    """Scores responses by a scalar head; called as a verifier's scorer is.
+    """Scores responses, by a scalar head or by how often they win; called as a verifier's scorer is.
 
     Args:
-      model: with a head.
-      params: of the model.
-      tokenizer: of prompts; responses come as ids.
+      trained: the model; a preference model (:attr:`rlx.method.Method.preferences`) has no head, and wins alone.
       lengths: tokens of the prompt and of the response.
       mesh: where it runs.
-      win_rate: the mean probability ``sigmoid(s_k - s_j)`` of winning against the others of the group, instead of s_k.
+      win_rate: the mean probability of winning against the others of the group, ``sigmoid(s_k - s_j)`` or what a
+        preference model says, instead of s_k.
 
     Raises:
-      UserError: the model has no scalar head.
+      UserError: the model has no scalar head, or a preference model shall score responses one by one.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        params: Any,
-        tokenizer: Tokenizer,
-        lengths: tuple[int, int],
-        mesh: Mesh,
-        *,
-        win_rate: bool = False,
-    ):
-        if model.head is None:
-            raise UserError("a reward model needs a scalar head: train it with config.model.head='scalar'.")
-        self.params, self.tokenizer, self.lengths, self.mesh, self.win_rate = params, tokenizer, lengths, mesh, win_rate
+    def __init__(self, trained: Trained, lengths: tuple[int, int], mesh: Mesh, *, win_rate: bool = False):
+        model, self.params, method, self.tokenizer = trained
+        check_use(method, model, win_rate)
+        self.lengths, self.mesh, self.win_rate = lengths, mesh, win_rate
         forward = Forward(model, prompt_length=lengths[0], mesh=mesh if mesh.size > 1 else None)
-        self._score: Callable[..., Any] = jax.jit(lambda p, batch: forward(p, batch, {}, ("rewards",))["rewards"])
+        self._score: Callable[..., Any] = jax.jit(
+            lambda params, batch: forward(params["policy"], batch, {}, ("rewards",))["rewards"]
+        )
+        self._beats: Callable[..., Any] | None = None
+        if method.preferences is not None:
+            self._beats = jax.jit(partial(_preferences, method, forward))
 
     def __call__(
         self, responses: Sequence[Sequence[Any]], examples: Sequence[Example], where: np.ndarray | None = None
     ) -> np.ndarray:
         """Rewards ``[P, K]`` of K responses (token ids) to each of P examples; 0 where ``where [P]`` is false."""
         batch = self._batch(responses, examples)
-        scores = np.asarray(self._score(self.params, put_batch(batch, self.mesh)), np.float32)
         if self.win_rate:
-            group = {"rewards": scores, "candidate_where": np.ones(scores.shape, bool)}
-            scores = compared(group, "bradley_terry")["win_rates"]
+            scores = self.compare(batch)["win_rates"]
+        else:
+            scores = np.asarray(self._score(self.params, put_batch(batch, self.mesh)), np.float32)
         return scores if where is None else np.where(where[:, None], scores, 0)
+
+    def compare(self, batch: HostBatch) -> HostBatch:
+        """A batch of the trainer with the ``preferences [P, K, K]`` between its responses, and their ``win_rates``."""
+        read = put_batch({name: batch[name] for name in READ}, self.mesh)
+        if self._beats is not None:
+            return preferring(batch, np.asarray(self._beats(self.params, read), np.float64))
+        scores = np.asarray(self._score(self.params, read), np.float32)
+        found = compared({"rewards": scores, "candidate_where": batch["candidate_where"]}, "bradley_terry")
+        return batch | {name: found[name] for name in ("preferences", "win_rates")}
 
     def _batch(self, responses: Sequence[Sequence[Any]], examples: Sequence[Example]) -> dict[str, np.ndarray]:
         """Prompts padded on the left, responses with EOS where there is room for it."""
@@ -81,30 +107,39 @@ class RewardModel:
         return {"tokens": tokens, "valid": valid, "where": where} | rows
 
 
-def finder(run: Run, lengths: tuple[int, int], trained: Any) -> Callable[..., RewardModel]:
-    """``(name, **options) -> RewardModel``: ``reward`` is ``trained``, any other name is a run directory."""
+def _preferences(method: Method, forward: Forward, params: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
+    assert method.preferences is not None  # the caller has looked
+    arrays = method_arrays(method, forward(params["policy"], batch, {}, method.needs))
+    return method.preferences(arrays, params["method"])
+
+
+def finder(run: Run, lengths: tuple[int, int], params: Any) -> Callable[..., RewardModel]:
+    """``(name, **options) -> RewardModel``: ``reward`` has ``params``, any other name is a run directory."""
 
     def find(name: str, *, win_rate: bool = False) -> RewardModel:
         if name == STAGE:
-            return RewardModel(run.model, trained, run.tokenizer, lengths, run.mesh, win_rate=win_rate)
-        model, params, tokenizer = reward_model_of(name)
-        if tokenizer.fingerprint != run.tokenizer.fingerprint:
+            method = next(stage.method for stage in run.stages if stage.name == STAGE)
+            return RewardModel(Trained(run.model, params, method, run.tokenizer), lengths, run.mesh, win_rate=win_rate)
+        trained = reward_model_of(name)
+        if trained.tokenizer.fingerprint != run.tokenizer.fingerprint:
             raise UserError(f"the reward model {name} has another tokenizer than this run.")
-        return RewardModel(model, params, run.tokenizer, lengths, run.mesh, win_rate=win_rate)
+        return RewardModel(trained, lengths, run.mesh, win_rate=win_rate)
 
     return find
 
 
-def reward_model_of(path: str) -> tuple[Model, Any, Tokenizer]:
-    """Model, parameters and tokenizer of a run: those of its stage ``reward``, or else of its last policy."""
+def reward_model_of(path: str) -> Trained:
+    """What the stage ``reward`` of a run has trained, or else its last stage."""
     from rlx.train.checkpoint import Checkpoints
     from rlx.train.restore import restore  # it reads runs, and so stands above this module
-    from rlx.train.trainer import REWARD_MODEL
+    from rlx.train.trainer import kept_reward_model
     from rlx.train.workdir import CHECKPOINTS
 
     found = restore(path)
-    last = found.state.params["policy"]
     checkpoints = Checkpoints(found.folder / CHECKPOINTS)
-    kept = checkpoints.restore_policy(REWARD_MODEL, last)
+    params = kept_reward_model(found.run, checkpoints, found.state.params["policy"])
     checkpoints.close()
-    return found.run.model, last if kept is None else kept, found.run.tokenizer
+    if params is None:
+        return Trained(found.run.model, found.state.params, found.stage.method, found.run.tokenizer)
+    method = next(stage.method for stage in found.run.stages if stage.name == STAGE)
+    return Trained(found.run.model, params, method, found.run.tokenizer)

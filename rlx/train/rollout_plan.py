@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rlx.build import build
-from rlx.errors import UserError
+from rlx.errors import UserError, close_matches
 from rlx.method import Method
 from rlx.models import Model
 from rlx.train import controls, critic, policies
 from rlx.train import settings as settings_module
-from rlx.train.rollout_settings import RolloutSettings
+from rlx.train.rollout_settings import COMPARISONS, RolloutSettings
 from rlx.train.settings import Settings
 
 
@@ -49,6 +51,8 @@ def _check(settings: Settings, rollout: RolloutSettings, method: Method) -> None
 
     config = rollout.reward or {"verifier": rollout.verifier_of(settings.task)}
     rewards.build(config, models=_find_model(settings))
+    if rollout.preference not in COMPARISONS:
+        _check_preference(settings, rollout.preference)
     stages.parts_of("advantage", rollout.advantage)
     if "logprobs" in method.needs or "teacher" in policies.roles_of(method):
         return
@@ -58,29 +62,68 @@ def _check(settings: Settings, rollout: RolloutSettings, method: Method) -> None
         raise UserError(f"{method.name} compares responses to a prompt: set config.rl.rollout.group to 2 or more.")
 
 
-def _find_model(settings: Settings) -> Callable[..., None]:
-    """Makes sure that a learned reward can be found when its time comes."""
+def _find_model(settings: Settings, owner: str = "a component of config.rl.rollout.reward") -> Callable[..., None]:
+    """Makes sure that a learned model can be found when its time comes, and can be used so."""
 
     def check(name: str, *, win_rate: bool = False) -> None:
-        del win_rate
         if name == "reward" and "reward" not in settings.stages:
-            raise UserError("a reward of model='reward' is that of the stage 'reward', which config.stages lacks.")
-        if name != "reward":
-            check_run(name, "a component of config.rl.rollout.reward")
+            raise UserError(f"{owner} names the model of the stage 'reward', which config.stages lacks.")
+        if name == "reward":
+            check_use(build(settings.method_of("reward")), None, win_rate)
+        else:
+            check_use(build(trained_by(check_run(name, owner))), None, win_rate)
 
     return check
 
 
-def check_run(path: str, owner: str) -> None:
-    """Makes sure that there is a run.
+def _check_preference(settings: Settings, name: str) -> None:
+    if name != "reward" and not Path(name).exists():
+        known = (*COMPARISONS, "reward")
+        raise UserError(
+            f"config.rl.rollout.preference={name!r} is neither one of {', '.join(known)} nor a run directory."
+            f"{close_matches(name, known)}"
+        )
+    _find_model(settings, "config.rl.rollout.preference")(name, win_rate=True)
+
+
+def check_use(method: Method, model: Model | None, win_rate: bool) -> None:
+    """Makes sure that what a method has trained can be used so.
+
+    Args:
+      method: that trains, or has trained, the model.
+      model: None where it is not known yet.
+      win_rate: whether responses are compared, and not scored one by one.
 
     Raises:
-      UserError: there is none, with the remedy.
+      UserError: the model has no scalar head, or a preference model shall score responses one by one.
+    """
+    if method.preferences is not None:
+        if not win_rate:
+            raise UserError(
+                f"{method.name} trains a preference model, which compares responses and scores none on its own: set "
+                "options={'win_rate': True} of the component."
+            )
+    elif model is not None and model.head is None:
+        raise UserError("a reward model needs a scalar head: train it with config.model.head='scalar'.")
+
+
+def check_run(path: str, owner: str) -> Path:
+    """The config of a run.
+
+    Raises:
+      UserError: there is no run, with the remedy.
     """
     folder = Path(path)
     folder = folder.parent.parent if folder.parent.name == "checkpoints" else folder
     if not (folder / "config.json").is_file():
         raise UserError(f"{owner} names the run {path}, which is no run directory: it has no config.json.")
+    return folder / "config.json"
+
+
+def trained_by(config: Path) -> Mapping[str, Any] | str:
+    """The method of a run's reward model: that of its stage ``reward``, or of its last stage."""
+    settings = settings_module.check(json.loads(config.read_text(encoding="utf-8")))
+    return settings.method_of("reward" if "reward" in settings.stages else settings.stages[-1])
 
 
 def _with_critic(method: Method, rollout: RolloutSettings, model: Model) -> Method:

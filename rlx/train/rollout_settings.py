@@ -9,6 +9,8 @@ from typing import Any
 from rlx.errors import UserError, close_matches
 from rlx.train.blocks import block_of, choice, integers
 
+COMPARISONS = ("order", "bradley_terry")
+"""How rewards say that a response beats another: by being larger, or with the probability ``sigmoid(r_i - r_j)``."""
 MATCHINGS = ("optimal", "greedy", "transport")
 
 
@@ -33,8 +35,9 @@ class RolloutSettings:
       verifier: what rewards a response, by name or as ``module:function``; None: that of the task, or ``exact``.
       reward: a composed reward in the place of ``verifier``, see :func:`rlx.rollout.rewards.build`; its first component
         says what is correct.
-      preference: how rewards compare responses, for methods that read win rates or preferences: ``order`` or
-        ``bradley_terry`` (:mod:`rlx.train.comparisons`).
+      preference: what compares responses, for methods that read pairs, win rates or preferences: their rewards, by
+        ``order`` or ``bradley_terry`` (:data:`COMPARISONS`), or a learned model: ``reward``, that of the stage
+        before, or a run directory.
       evolution: population and noise of EGGROLL, see :class:`rlx.train.evolution.EvolutionSettings`; empty: gradients.
       control: controllers of a KL penalty and an entropy bonus by quantity, see :mod:`rlx.train.controls`.
       critic: a value head that is trained along, see :class:`rlx.train.critic.CriticSettings`; empty: none.
@@ -93,7 +96,6 @@ def check(block: Mapping[str, Any], task: Mapping[str, Any], batch_size: int) ->
     integers("config.rl.rollout", found, low | ({} if found.keep is None else {"keep": 1}))
     if found.keep is not None and found.keep > batch_size:
         raise UserError(f"config.rl.rollout.keep={found.keep} is more than config.rl.batch_size.")
-    choice("rl.rollout.preference", found.preference, ("order", "bradley_terry"))
     if found.reward and found.verifier is not None:
         raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
     _check_forks(found)

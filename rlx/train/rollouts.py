@@ -46,9 +46,10 @@ def make_rollout_programs(
     """
     settings = stage.rollout
     assert settings is not None  # a stage of this kind
-    beside, models = standing(stage, held)
+    beside, models_of_roles = standing(stage, held)
     lengths = train_set.lengths.prompt, settings.max_new_tokens
-    reward = reward_of(settings, run, finder(run, lengths, reward_model))
+    models = finder(run, lengths, reward_model)
+    reward = reward_of(settings, run, models)
     source, tests = (source_of(run, stage, dataset, reward) for dataset in (train_set, held_out))
     update = make_train_step(
         run.model,
@@ -58,10 +59,10 @@ def make_rollout_programs(
         prompt_length=source.prompt_length,
         micro_batches=stage.settings.micro_batches,
         rules=stage.rules,
-        models=models,
+        models=models_of_roles,
         shared_prefix=settings.shared_prefix,
     )
-    lessons = Lessons(run, stage, source.prompt_length, tempered.make(run, stage, train_set, reward))
+    lessons = Lessons(run, stage, source.prompt_length, tempered.make(run, stage, train_set, reward), models)
     speed = Speed()
 
     def step(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from rlx.data import pipeline
 from rlx.data.dataset import Dataset
@@ -71,11 +72,10 @@ class Trainer:
 
     def _after(self, stage: Stage, state: TrainState, before: Any) -> Any:
         """The policy that the next stage starts from: a reward model is none, and is kept for the stages to come."""
-        trained = state.params["policy"]
         if stage.name != "reward" or stage is self.plan.stages[-1]:
-            return trained
-        self.checkpoints.save_policy(REWARD_MODEL, trained)
-        return before if before is not None else self.checkpoints.restore_policy(BEFORE_REWARD, trained)
+            return state.params["policy"]
+        self.checkpoints.save_policy(REWARD_MODEL, state.params)
+        return before if before is not None else self.checkpoints.restore_policy(BEFORE_REWARD, state.params["policy"])
 
     def _first_stage(self) -> int:
         """The number of the stage to go on with: the checkpoint's own, which may be at its end."""
@@ -111,7 +111,7 @@ class Trainer:
         )
         save = partial(self._save, stage, len(train_set))
         outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan, self._speed)
-        judge = self.checkpoints.restore_policy(REWARD_MODEL, state.params["policy"])
+        judge = kept_reward_model(self.plan, self.checkpoints, state.params["policy"])
         programs = programs_of(self.plan, stage, train_set, held_out, held, judge, self.folder.path / "cache")
         state, self.results[stage.name] = run_stage(stage, programs, outlets, state, batches, **left)
         return state
@@ -177,6 +177,19 @@ class Trainer:
         steps = sum(stage.settings.steps for stage in self.plan.stages)
         self.folder.write_result(metrics, steps, time.monotonic() - self.began)
         return metrics
+
+
+def kept_reward_model(run: Run, checkpoints: Checkpoints, policy: Any) -> Any:
+    """Parameters that the stage ``reward`` has trained, ``policy`` and ``method``; None before its end.
+
+    ``policy`` has their shapes and shardings.
+    """
+    stage = next((stage for stage in run.stages if stage.name == "reward"), None)
+    if stage is None:
+        return None
+    own, _ = stage.method.init(jax.random.PRNGKey(0), Shapes(run.model.hidden_size, run.model.vocab_size))
+    everywhere = NamedSharding(run.mesh, PartitionSpec())
+    return checkpoints.restore_policy(REWARD_MODEL, {"policy": policy, "method": jax.device_put(own, everywhere)})
 
 
 def programs_of(

@@ -72,3 +72,17 @@ def test_wrong_settings_are_named():
         general_preference.gpm(EMBEDDINGS[..., :3])
     with pytest.raises(errors.UserError, match="tau must be above 0"):
         general_preference.gpm(EMBEDDINGS, tau=0)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_loss_of_a_pair_is_minus_the_log_of_its_probability(normalize):
+    keys = jax.random.split(jax.random.key(3), 2)
+    embeddings, weights = jax.random.normal(keys[0], (5, 3, 4)), jax.nn.softmax(jax.random.normal(keys[1], (5, 2)))
+    options = {"tau": 0.7, "block_weights": weights, "normalize": normalize}
+    found = general_preference.preference_probabilities(embeddings, **options)
+    assert found.shape == (5, 3, 3)
+    np.testing.assert_allclose(found + found.mT, 1, atol=1e-6)
+    for i in range(3):
+        for j in range(3):
+            loss = general_preference.gpm(embeddings[:, [i, j]], **options, reduce=None)
+            np.testing.assert_allclose(-np.log(found[:, i, j]), loss, rtol=2e-5, atol=1e-6)

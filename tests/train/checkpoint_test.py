@@ -58,6 +58,19 @@ def test_what_a_kill_leaves_half_written_is_no_checkpoint(checkpoints):
     assert sorted(path.name for path in folder.iterdir()) == ["00000001", "00000003"]
 
 
+def test_what_a_kill_leaves_of_a_kept_policy_is_not_in_its_way(checkpoints):
+    policy = state().params["policy"]
+    checkpoints.save_policy("reference", policy)
+    folder = checkpoints.folder
+    half = folder / "reference.orbax-checkpoint-tmp"
+    shutil.move(folder / "reference", half)
+    shutil.move(half / "notes", half / "notes.orbax-checkpoint-tmp")
+    assert checkpoints.restore_policy("reference", policy) is None
+    checkpoints.save_policy("reference", policy)
+    np.testing.assert_array_equal(checkpoints.restore_policy("reference", policy)["w"], policy["w"])
+    assert [path.name for path in folder.iterdir()] == ["reference"]
+
+
 def test_a_failed_save_leaves_the_last_one(checkpoints, monkeypatch):
     import orbax.checkpoint as ocp
 

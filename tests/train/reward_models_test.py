@@ -80,13 +80,69 @@ def test_a_run_starts_from_the_policy_of_another_and_is_rewarded_by_its_model(tm
 
 
 def test_a_win_rate_is_a_mean_over_the_group(whole):
-    parts = *reward_model_of(str(whole)), (8, 3), make_mesh({})
+    parts = reward_model_of(str(whole)), (8, 3), make_mesh({})
     responses, examples = [[[50], [51, 52], [53]], [[50], [50], [50]]], [Example("1+1=", "2"), Example("", "")]
     scores = RewardModel(*parts)(responses, examples, np.array([True, False]))
     wins = RewardModel(*parts, win_rate=True)(responses, examples)
     assert (scores[1] == 0).all() and np.ptp(scores[0]) > 0
     np.testing.assert_array_equal(np.argsort(wins[0]), np.argsort(scores[0]))
     np.testing.assert_allclose(wins.mean(-1), 0.5, atol=1e-6)
+
+
+def with_preference_model(pairs, method):
+    config = with_reward_stage(pairs)
+    config["model"]["head"] = "none"
+    config["reward"]["method"] = {"name": "gpm", "dimension": 4, "tau": 1.0}
+    del config["rl"]["rollout"]["reward"]
+    config["method"] = {"name": method}
+    config["rl"]["rollout"]["preference"] = "reward"
+    return config
+
+
+def test_pairs_are_chosen_by_a_learned_preference_model_bitwise_over_a_stop(tmp_path, pairs):
+    config = with_preference_model(pairs, "dpo")
+    config["sft"]["steps"] = 1
+    train(config, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "part", stop=lambda stage, step: (stage, step) == ("rl", 1))
+    train(config, tmp_path / "part")
+    assert rows(tmp_path / "part") == rows(tmp_path / "whole")
+    learned = reward_model_of(str(tmp_path / "whole"))
+    assert learned.method.name == "gpm" and learned.params["method"]["head"].shape == (16, 4)
+    model = RewardModel(learned, (8, 3), make_mesh({}), win_rate=True)
+    responses, examples = [[[50], [51, 52], [53]]], [Example("1+1=", "2")]
+    found = model.compare(model._batch(responses, examples))
+    beats = found["preferences"]
+    np.testing.assert_allclose(beats + beats.swapaxes(-1, -2), 1, atol=1e-6)
+    np.testing.assert_allclose(model(responses, examples), found["win_rates"])
+    assert np.ptp(found["win_rates"]) > 0
+
+
+def test_a_preference_model_scores_nothing_on_its_own(pairs):
+    config = with_preference_model(pairs, "grpo")
+    component = {"model": "reward"}
+    config["rl"]["rollout"] |= {"preference": "order", "reward": {"components": {"wins": component}}}
+    with pytest.raises(UserError, match=r"gpm trains a preference model, .* set options=\{'win_rate': True\}"):
+        assemble(config)
+    component["options"] = {"win_rate": True}
+    assemble(config)
+
+
+@pytest.mark.parametrize(
+    ("preference", "message"),
+    [
+        (
+            "bradly_terry",
+            "is neither one of order, bradley_terry, reward nor a run directory. Did you mean",
+        ),
+        ("/", r"config.rl.rollout.preference names the run /, which is no run directory"),
+    ],
+)
+def test_a_model_of_preferences_must_be_there(pairs, preference, message):
+    config = with_preference_model(pairs, "dpo")
+    config["rl"]["rollout"]["preference"] = preference
+    with pytest.raises(UserError, match=message):
+        assemble(config)
 
 
 def test_messages_name_the_culprit(pairs):
@@ -99,5 +155,5 @@ def test_messages_name_the_culprit(pairs):
     with pytest.raises(UserError, match=r"config\.start names the run /nowhere, which is no run directory"):
         wrong(start="/nowhere")
     del config["reward"]
-    with pytest.raises(UserError, match="is that of the stage 'reward', which config.stages lacks"):
+    with pytest.raises(UserError, match="names the model of the stage 'reward', which config.stages lacks"):
         assemble(config | {"stages": ("sft", "rl")})
