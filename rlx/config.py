@@ -24,7 +24,8 @@ from rlx.errors import UserError, close_matches
 
 ABSENT = "(absent)"
 OPEN_BLOCKS = ("method",)  # their keys are the method's own keywords, which rlx.build checks
-OPEN_WITHIN = ("method", "rl.rollout")  # blocks that take keys, and blocks, which they do not list; checked later
+OPEN_WITHIN = ("method", "rl.rollout", "sft.packing", "reward.packing", "preference.packing", "rl.packing")
+"""Blocks that take keys, and blocks, which they do not list; checked later. They themselves need not be listed."""
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -87,9 +88,9 @@ def override(config: ConfigDict, overrides: Mapping[str, Any], *, parse: bool = 
     """A locked copy of `config` with some values replaced, in the order given.
 
     Keys are dotted (``method.beta``) and must exist, except under ``method``, whose keywords belong to the
-    method, and under ``rl.rollout``: ``rlx.build`` and the trainer check them. A value keeps the type of the one
-    it replaces; an int passes for a float, and None for anything but a bool. ``method`` itself may be replaced by
-    a name (``{"method": "ipo"}``: ipo with its own defaults) or by a whole block.
+    method, under ``rl.rollout`` and in the block ``packing`` of a stage: ``rlx.build`` and the trainer check them. A
+    value keeps the type of the one it replaces; an int passes for a float, and None for anything but a bool.
+    ``method`` itself may be replaced by a name (``{"method": "ipo"}``: ipo with its own defaults) or by a whole block.
 
     Args:
       config: the config; it is not changed.
@@ -109,7 +110,7 @@ def _set(config: ConfigDict, key: str, value: Any, parse: bool) -> None:
     *parents, last = key.split(".")
     block, name = config, "config"
     for parent in parents:
-        if parent not in block and _is_open(name):
+        if parent not in block and _is_open(f"{name}.{parent}"):
             block[parent] = ConfigDict()
         _require(block, parent, name)
         block, name = block[parent], f"{name}.{parent}"

@@ -250,3 +250,9 @@ def test_rollouts_take_keys_that_the_file_does_not_list():
     rollout = configs.override(config, wanted, parse=True).rl.rollout.to_dict()
     assert rollout == {"group": 8, "keep": 4, "forks": {"num_forks": 3}, "control": {"kl": "adaptive_kl(0.1)"}}
     assert "config.rl has no key 'steps'" in message(configs.override, config, {"rl.steps": "1"})
+
+
+def test_a_stage_takes_a_block_that_the_file_does_not_list(config):
+    found = configs.override(config, {"sft.packing.multiple": "8"}, parse=True)
+    assert found.sft.packing.to_dict() == {"multiple": 8}
+    assert "config.sft has no key 'pack'" in message(configs.override, config, {"sft.pack.multiple": "8"})

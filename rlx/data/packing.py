@@ -93,7 +93,8 @@ def pack(
         capacity: tokens of a packed row, ``T`` by default.
         rows: R, how many rows there will be, the same for every batch; None: as many as are needed, and ``jit``
             compiles again for each new number.
-        multiple: without ``rows``, the rows of a group are filled up to a multiple of this: fewer shapes to compile.
+        multiple: without ``rows``, the rows of a group are filled up to a multiple of this, but to no more than the
+            group has sequences: fewer shapes to compile.
         max_segments: sequences of a row at most.
         groups: packs each of so many equal parts of the batch into rows of its own (one per shard of the batch).
 
@@ -112,7 +113,7 @@ def pack(
     parts = valid.reshape(groups, -1, tokens.shape[-1])
     places = [first_fit(part.sum(-1), size, max_segments) for part in parts]
     needed = max(int(place.rows.max(initial=0)) + 1 for place in places)
-    each = -(-needed // multiple) * multiple if rows is None else rows // groups
+    each = min(-(-needed // multiple) * multiple, len(parts[0])) if rows is None else rows // groups
     if needed > each:
         raise UserError(f"rows={rows} are too few: this batch needs {needed * groups} rows of {size} tokens")
     row, start, segment = (np.stack(x)[..., None] for x in zip(*places, strict=True))

@@ -20,7 +20,7 @@ from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError
 from rlx.method import Method
 from rlx.models import Model
-from rlx.train import optimizers, policies, reference
+from rlx.train import optimizers, packing, policies, reference
 from rlx.train import settings as settings_module
 from rlx.train.policies import Rule
 from rlx.train.rollout_plan import check_run, plan
@@ -146,6 +146,7 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     updates = block.steps * (rollout.updates if rollout else 1)
     optimizer = optimizers.build(block.optimizer, updates, f"config.{name}.optimizer")
     check_split(method, block.micro_batches)
+    packing.check(block.packing, name, rollout, model)
     _check_division(name, block, rollout, batch_shards(mesh))
     if model.head is None and method.needs[0] in BY_HEAD:
         raise UserError(f"{method.name} reads a scalar head, which the model lacks: set config.model.head='scalar'.")

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from rlx import errors, numerics, ops
 from rlx.method import Method
 from rlx.models import Model
-from rlx.train import sharding
+from rlx.train import packing, sharding
 from rlx.train.policies import ROLES
 from rlx.types import VOCABULARY, Array
 
@@ -46,6 +46,9 @@ def token_level(method: Method) -> bool:
 
 class Forward:
     """Computes arrays by vocabulary name for one model on one mesh.
+
+    Batches that are packed (:mod:`rlx.train.packing`) are evaluated on their packed rows; by roles whose model has no
+    such form on whole ones.
 
     Attributes:
       model: policy and head.
@@ -118,7 +121,7 @@ class Forward:
         found: Arrays = {}
         tokens = {"policy_logps", "logprobs", *STATISTICS} & wanted
         if wanted & {*tokens, *LOGITS, *LAST, *HEAD}:
-            hidden, unembedding = self._apply(self.model, params, batch["tokens"], batch["valid"])
+            hidden, unembedding = self._apply(self.model, params, batch)
             if tokens:
                 found |= self._tokens("policy_", "", hidden, unembedding, batch, where, tokens)
             found |= {name: self._predicting(hidden) @ unembedding for name in LOGITS if name in wanted}
@@ -137,7 +140,7 @@ class Forward:
         def arrays(params: Any) -> Arrays:
             found: Arrays = {}
             if wanted != {f"{prefix}kl_logps"}:
-                hidden, unembedding = self._apply(model, params, batch["tokens"], batch["valid"])
+                hidden, unembedding = self._apply(model, params, batch)
                 if {f"{prefix}logps", f"{prefix}logprobs"} & wanted:
                     found |= self._tokens(prefix, prefix, hidden, unembedding, batch, where, set())
                 found |= {f"{prefix}states": self._predicting(hidden)}
@@ -155,13 +158,19 @@ class Forward:
         """Summed response log-probabilities ``[B, K]``; ``prefix`` scores the mismatched pairs of the batch, ``kl_``,
         or the written reasons, ``rationale_`` (K = 1)."""
         real = batch["candidate_where"].any(-1, keepdims=True) if prefix == "rationale_" else batch["candidate_where"]
-        batch = {name: batch[f"{prefix}{name}"] for name in ("tokens", "valid", "where")}
+        names = ("tokens", "valid", "where", *packing.ARRAYS)
+        batch = {name: batch[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in batch}
         where = self.response(batch["where"]) & real[..., None]
-        hidden, unembedding = self._apply(model or self.model, params, batch["tokens"], batch["valid"])
+        hidden, unembedding = self._apply(model or self.model, params, batch)
         return self._tokens("policy_", "", hidden, unembedding, batch, where, set())["policy_logps"]
 
-    def _apply(self, model: Model, params: Any, tokens: Array, valid: Array) -> tuple[Array, Array]:
+    def _apply(self, model: Model, params: Any, batch: Mapping) -> tuple[Array, Array]:
         """Hidden states from the last token of the prompt on, ``[B, K, 1 + R, D]``, and the unembedding."""
+        packed, tokens, valid = packing.ARRAYS[0] in batch, batch["tokens"], batch["valid"]
+        if packed and self.shared_prefix:
+            raise errors.UserError("a batch that is packed does not go with shared_prefix: leave out one of them.")
+        if packed and (model is self.model or model.packed is not None):
+            return packing.states(model, params, batch, self.mesh)
         if self.shared_prefix and model.shared is not None:
             from rlx.models import prefix  # it imports flax, which a model of the user's own need not
 

@@ -11,7 +11,7 @@ import numpy as np
 from rlx.data.dataset import Dataset
 from rlx.method import Method
 from rlx.models import Model
-from rlx.train import policies, reference
+from rlx.train import packing, policies, reference
 from rlx.train.assemble import Run, Stage
 from rlx.train.log import say
 from rlx.train.loop import HostBatch, Programs
@@ -44,10 +44,12 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
         **shared,
     )
     evaluate = make_eval_step(run.model, stage.method, **shared)
+    lay = packing.make_packer(stage.settings, stage.name, prompt_length=train_set.lengths.prompt, mesh=run.mesh)
 
     def put(batch: HostBatch, split: str) -> dict[str, jax.Array]:
         batch = reference.attach(batch, attached[split]) if attached else batch
-        return put_batch(as_read(batch, stage.method), run.mesh)
+        batch = as_read(batch, stage.method)
+        return put_batch(lay(batch) if split == "train" else batch, run.mesh)
 
     return Programs(
         lambda state, batch: step(state, put(batch, "train"), auxiliary),

@@ -19,7 +19,7 @@ from rlx.data.dataset import Dataset
 from rlx.metrics import Mean, Metrics
 from rlx.rollout import rewards
 from rlx.rollout.rewards import Reward
-from rlx.train import tempered
+from rlx.train import packing, tempered
 from rlx.train.assemble import Run, Stage
 from rlx.train.episodes import Episodes
 from rlx.train.lessons import Lessons
@@ -62,6 +62,7 @@ def make_rollout_programs(
         models=models_of_roles,
         shared_prefix=settings.shared_prefix,
     )
+    lay = packing.make_packer(stage.settings, stage.name, prompt_length=source.prompt_length, mesh=run.mesh)
     lessons = Lessons(run, stage, source.prompt_length, tempered.make(run, stage, train_set, reward), models)
     speed = Speed()
 
@@ -77,7 +78,7 @@ def make_rollout_programs(
         began = time.perf_counter()
         for rows in minibatches(len(whole["tokens"]), settings, jax.random.fold_in(key, ORDER)):
             piece = {name: array[rows] for name, array in whole.items()}
-            state, of_update = update(state, put_batch(piece, run.mesh), beside)
+            state, of_update = update(state, put_batch(lay(piece), run.mesh), beside)
             found = metrics.merge(found, of_update)
         speed.add(0, 0.0, time.perf_counter() - began)
         return state, found

@@ -24,6 +24,8 @@ class StageSettings:
       steps: optimiser steps; 0 leaves the stage out.
       batch_size: examples in a step, on all devices together.
       micro_batches: parts that a batch is worked off in; the result is that of the whole batch.
+      packing: updates evaluate the real tokens of a batch side by side in rows without padding, to the same result; see
+        :class:`rlx.train.packing.PackingSettings`; empty: every sequence has a row of its own, as in evaluations.
       optimizer: see :class:`rlx.train.optimizers.OptimizerConfig`.
       eval_every: steps between evaluations; 0: only at the end of the stage.
       checkpoint_every: steps between checkpoints; 0: only at the end of the stage.
@@ -38,6 +40,7 @@ class StageSettings:
     steps: int
     batch_size: int
     micro_batches: int = 1
+    packing: Mapping[str, int] = dataclasses.field(default_factory=dict)
     optimizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     eval_every: int = 0
     checkpoint_every: int = 0

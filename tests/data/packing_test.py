@@ -47,6 +47,7 @@ def test_number_of_rows_is_the_callers():
     needed = len(pack(tokens, valid).tokens)
     assert needed < B * K and pack(tokens, valid, rows=needed).tokens.shape == (needed, L + R)
     assert len(pack(tokens, valid, multiple=5, groups=2).tokens) == 10
+    assert len(pack(tokens, valid, multiple=8, groups=2).tokens) == B * K  # not 16: more rows than sequences are waste
     with pytest.raises(UserError, match=f"rows={needed - 1} are too few: this batch needs {needed} rows of 13 tokens"):
         pack(tokens, valid, rows=needed - 1)
 
