@@ -76,7 +76,7 @@ def get_config(size: str) -> ConfigDict:
             "seeds": tuple(range(10 if size == "full" else 5)),
             "methods": tuple(METHODS)[: None if size == "full" else -1],
             "base": "grpo",
-            "sft": {"steps": 1000, "every": 5, "loss": 0.8},
+            "sft": sums.ANSWERS,
             "rl": {"steps": 320, "minibatches": 2, "learning_rate": 3e-4},
             "window": 20,
             "points": 33,

@@ -1,13 +1,13 @@
-r"""Kills a run at random moments, starts it again until it ends, and compares it bit by bit with one that nobody killed.
+r"""Kills a run at random moments, starts it again until it ends, and compares its bits with one that nobody killed.
 
   python -m experiments.kills --config=configs/rl.py:grpo,smoke --workdir=runs/kills [--kills=20] [--seed=0]
   python -m experiments.kills --config=configs/dpo_hh.py:smoke --workdir=runs/kills_dpo
 
 Everything else (``--config.KEY=VALUE``) goes to ``python -m rlx.train``. A kill is SIGKILL, at a moment drawn uniformly
 from the time that the whole run took, start and compilation included; what a killed run had not saved is done again.
-When a run ends before its kill, it is compared and the next one starts from nothing, until all kills are spent. Compared
-are the train state of the last checkpoint, metrics.jsonl and the final metrics. Prints a line for each kill and a JSON
-line; exits with 1 where anything differs.
+When a run ends before its kill, it is compared and the next one starts from nothing, until all kills are spent. What is
+compared: the train state of the last checkpoint, metrics.jsonl and the final metrics. Prints a line for each kill and a
+JSON line; exits with 1 where anything differs.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def get_config(size: str) -> ConfigDict:
             "methods": tuple(METHODS),
             "staleness": (1, 8, 32),
             "base": "grpo",
-            "sft": {"steps": 1000, "every": 5, "loss": 0.8},
+            "sft": sums.ANSWERS,
             "rl": {"steps": 320, "learning_rate": 3e-4, "eval_every": 20},
         }
     )
