@@ -1,0 +1,71 @@
+"""What the paper says of rare samples and of pass@N, tested on rows alone."""
+
+from collections.abc import Sequence
+
+from experiments import claims, parts
+from experiments.parts import Row
+
+START, ONCE, GRPO, UNLIKELY = "start", "grpo, 1 epoch", "grpo", "unlikeliness"
+"""The policy before rewards; GRPO with one update on a batch; with two; with the unlikeliness reward, and two."""
+PAPER = "arXiv:2506.02355"
+BIAS = f"{PAPER}: rare right samples are lifted less often under GRPO"
+FLATTER = f"{PAPER}: the unlikeliness reward mitigates the rank bias"
+EPOCHS = f"{PAPER}: so do more updates per batch"
+PASS = f"{PAPER}: and pass@N improves over a large range"
+SHARPENS = f"{PAPER}: GRPO solves with fewer samples, but fewer of all problems than its start"
+OURS = "our bar"
+
+
+def tested(rows: Sequence[Row]) -> list[parts.Tested]:
+    """Rank bias in an update and over all of training, then pass@N and different answers."""
+    return [*_of_learning(rows), *_of_bias(rows), *_of_passes(rows)]
+
+
+def cell(method: str) -> Row:
+    """The rows of a method."""
+    return {"method": method}
+
+
+def _of_learning(rows: Sequence[Row]) -> list[parts.Tested]:
+    return [
+        (claims.greater("pass@1: grpo > start", rows, "pass@1", cell(GRPO), cell(START)), f"{OURS}: GRPO learns"),
+        (claims.greater("pass@64: start > grpo", rows, "pass@64", cell(START), cell(GRPO)), SHARPENS),
+    ]
+
+
+def _of_bias(rows: Sequence[Row]) -> list[parts.Tested]:
+    found: list[parts.Tested] = []
+    for metric, when in (("slope", "in an update"), ("slope_all", "over all of training")):
+        text = f"slope of the share of lifted samples over their rank, {when}"
+        trained = [row for row in rows if row["method"] != START]
+        found += [
+            (claims.mean_within(f"{text}: grpo", trained, metric, cell(GRPO), high=0.0), BIAS),
+            (claims.greater(f"{text}: unlikeliness > grpo", trained, metric, cell(UNLIKELY), cell(GRPO)), FLATTER),
+            (claims.greater(f"{text}: grpo, 2 epochs > 1", trained, metric, cell(GRPO), cell(ONCE)), EPOCHS),
+        ]
+    return found
+
+
+def _of_passes(rows: Sequence[Row]) -> list[parts.Tested]:
+    found: list[parts.Tested] = []
+    for k in (16, 64):
+        text = f"pass@{k}: unlikeliness >= grpo"
+        found.append((claims.not_less(text, rows, f"pass@{k}", cell(UNLIKELY), cell(GRPO)), PASS))
+    unlikely, grpo = claims.paired(rows, "pass@1", cell(UNLIKELY), cell(GRPO))
+    measured = claims.mean_interval([a - b for a, b in zip(unlikely, grpo, strict=True)])
+    text, rule = "pass@1: unlikeliness less grpo", "paired difference in [-0.02, 0.02]"
+    return [
+        *found,
+        (
+            claims.Claim(text, measured, rule, claims.within(measured, -0.02, 0.02)),
+            f"{OURS}: at no cost for one sample",
+        ),
+        (
+            claims.greater(
+                "different right answers: unlikeliness > grpo", rows, "distinct", cell(UNLIKELY), cell(GRPO)
+            ),
+            PASS,
+        ),
+        (claims.greater("pass@64: unlikeliness > start", rows, "pass@64", cell(UNLIKELY), cell(START)), PASS),
+        (claims.not_less("pass@64: grpo, 2 epochs >= 1", rows, "pass@64", cell(GRPO), cell(ONCE)), EPOCHS),
+    ]
