@@ -3,6 +3,7 @@ r"""What packed batches save of a whole training step: prints a JSON line per ca
   python -m experiments.bench_packing                            # DPO and GRPO, rows that are 30, 60 and 95 % full
   python -m experiments.bench_packing --methods=sft --fills=0.5  # one case
   python -m experiments.bench_packing --capacity=2 --remat       # packed rows of two lengths; layers recomputed
+  python -m experiments.bench_packing --no-trim                  # the allocator as it comes
 
 Steps of the trainer with the model of the workload, sequences of at most 64 prompt and 192 response tokens, AdamW; DPO
 and GRPO (with a KL penalty) have their reference in the step. Prompts and responses have lengths from a Beta
@@ -42,6 +43,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--capacity", type=int, default=1, help="longest sequences that a packed row has room for")
     parser.add_argument("--multiple", type=int, default=4, help="of which the number of packed rows is one")
     parser.add_argument("--remat", action="store_true", help="recompute each layer in the backward pass")
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--trim", action=switch, default=True, help="give memory back after compiling (glibc)")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each form, after one that is not")
     return parser.parse_args(argv)
 
@@ -93,6 +96,8 @@ def compare(model, method: str, batch: dict[str, np.ndarray], args: argparse.Nam
         first.setdefault(name, reported)
         return states[name]
 
+    if args.trim:
+        c.trim_memory()
     for name in forms:
         jax.block_until_ready(advance(name))
     found = costs(programs, {name: functools.partial(advance, name) for name in forms}, args.steps)
@@ -112,7 +117,8 @@ def main(argv: list[str] | None = None) -> None:
 
     model = models.build(c.MODEL | {"remat": "full" if args.remat else "none"})
     for method, fill in itertools.product(args.methods, args.fills):
-        case = {"task": "packing", "method": method, "fill": fill, "capacity": args.capacity, "remat": args.remat}
+        settings = {name: getattr(args, name) for name in ("capacity", "multiple", "remat", "trim")}
+        case = {"task": "packing", "method": method, "fill": fill} | settings
         found = compare(model, method, make_batch(method, fill), args)
         machine = {"device": jax.devices()[0].device_kind, "load_avg": round(os.getloadavg()[0], 1)}
         print(json.dumps(case | found | machine | {"versions": versions()}), flush=True)

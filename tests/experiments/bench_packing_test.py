@@ -11,7 +11,7 @@ def test_prints_a_line_per_case(monkeypatch, capsys):
     monkeypatch.setattr(workload, "VOCAB", 64)
     for name, value in {"PROMPT": 4, "RESPONSE": 8, "GROUPS": {"grpo": (2, 4)}}.items():
         monkeypatch.setattr(bench_packing, name, value)
-    bench_packing.main(["--methods=grpo", "--fills=0.3", "--multiple=1", "--steps=1"])
+    bench_packing.main(["--methods=grpo", "--fills=0.3", "--multiple=1", "--steps=1", "--no-trim"])
     line = json.loads(capsys.readouterr().out)
     assert (line["method"], line["fill"]) == ("grpo", 0.3) and line["real"] <= line["places"] < 0.8
     assert line["flops"] < 1 and line["memory"] > 0 and line["cpu"] > 0 and "jax" in line["versions"]

@@ -13,7 +13,7 @@ import rlx
 from rlx import models
 from rlx.errors import UserError
 from rlx.method import Shapes
-from rlx.train import sharding, state, step
+from rlx.train import packing, sharding, state, step
 from rlx.train.assemble import assemble
 from rlx.train.forward import Forward
 from rlx.train.packing import ARRAYS, PackingSettings, lay
@@ -91,7 +91,7 @@ CASES = [
 ]
 
 
-def after(name: str, dtype: str, mesh: dict, parts: int, packing: PackingSettings | None = None):
+def after(name: str, dtype: str, mesh: dict, parts: int, sizes: PackingSettings | None = None):
     """Parameters, loss and norm of the gradient after a step."""
     spec, group = METHODS[name]
     model, method, placed = model_of(dtype), rlx.build(spec), sharding.make_mesh(mesh)
@@ -102,7 +102,7 @@ def after(name: str, dtype: str, mesh: dict, parts: int, packing: PackingSetting
     batch = make_batch(group)
     if "old_logprobs" not in method.needs:
         del batch["rewards"]  # the model's own are meant
-    batch = batch if packing is None else lay(batch, packing, **layout)
+    batch = batch if sizes is None else lay(batch, sizes, **layout)
     run = step.make_train_step(model, method, OPTIMIZER, **layout)
     now, found = run(now, sharding.put_batch(batch, placed), {"reference": reference})
     return jax.device_get((now.params["policy"], found["loss"].value, found["grad_norm"].value))
@@ -113,10 +113,10 @@ def plain(name: str, dtype: str):
     return after(name, dtype, {}, 1)
 
 
-@pytest.mark.parametrize(("name", "dtype", "mesh", "parts", "packing"), CASES)
-def test_a_step_is_that_on_whole_rows(name, dtype, mesh, parts, packing):
+@pytest.mark.parametrize(("name", "dtype", "mesh", "parts", "sizes"), CASES)
+def test_a_step_is_that_on_whole_rows(name, dtype, mesh, parts, sizes):
     with jax.enable_x64(dtype == "float64"):
-        want, found = plain(name, dtype), after(name, dtype, mesh, parts, packing)
+        want, found = plain(name, dtype), after(name, dtype, mesh, parts, sizes)
     assert abs(float(want[2])) > 1e-2
     tolerance = 1e-12 if dtype == "float64" else 1e-5
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, want)
@@ -170,7 +170,7 @@ def test_what_does_not_go_together_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("packing", "message"),
+    ("block", "message"),
     [
         ({"multipel": 2}, r"config\.sft\.packing has an unknown key 'multipel'\. Did you mean 'multiple'"),
         ({"multiple": 0.5}, r"config\.sft\.packing\.multiple must be a whole number of at least 1, not 0\.5"),
@@ -179,11 +179,17 @@ def test_what_does_not_go_together_is_refused():
         (4, r"config\.sft\.packing must be a block of keys, not 4"),
     ],
 )
-def test_a_mistake_in_the_block_is_named(tiny, packing, message):
+def test_a_mistake_in_the_block_is_named(tiny, block, message):
     config = tiny()
-    config["sft"]["packing"] = packing
+    config["sft"]["packing"] = block
     with pytest.raises(UserError, match=message):
         assemble(config)
+
+
+def test_processes_would_differ_in_rows(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match=r"config\.sft\.packing goes with one process, not 2"):
+        packing.check({"multiple": 2}, "sft", None, model_of())
 
 
 def without_the_form() -> models.Model:
