@@ -22,6 +22,7 @@ from tests.models.transformer_test import shaken
 ROWS, GROUP, PROMPT, RESPONSE, VOCAB = 8, 3, 5, 7, 16
 OPTIMIZER = optax.sgd(0.5)
 OF_THE_FORWARD_PASS = ("logprobs", "entropy", "logits", "hidden", "rewards", "values", "q_values", "reference_logprobs")
+SUMS = ("policy_kl_logps", "reference_kl_logps", "rationale_logps")
 
 
 @functools.cache
@@ -61,12 +62,16 @@ def test_arrays_are_those_of_whole_rows():
     params = jax.tree.map(jnp.asarray, shaken(model))
     other = jax.tree.map(lambda x: 0.9 * x, params)
     forward = jax.jit(lambda batch: Forward(model, prompt_length=PROMPT)(params, batch, {"reference": other}, names))
-    names = OF_THE_FORWARD_PASS
+    names = (*OF_THE_FORWARD_PASS, *SUMS)
+    del batch["rewards"]  # the model's own are meant
+    batch |= {f"rationale_{name}": batch[f"kl_{name}"][:, :1] for name in ("tokens", "valid", "where")}
     packed = lay(batch, PackingSettings(), prompt_length=PROMPT, mesh=sharding.make_mesh())
     assert packed[ARRAYS[0]].size < batch["tokens"].size
     want, found = forward(batch), forward(packed)
     response = want["token_where"]
-    for name in names:  # what stands at padding means nothing
+    for name in SUMS:
+        np.testing.assert_allclose(found[name], want[name], atol=1e-5, err_msg=name)
+    for name in OF_THE_FORWARD_PASS:  # what stands at padding means nothing
         where = response if want[name].shape[:3] == response.shape else batch["candidate_where"]
         where = where.reshape(where.shape + (1,) * (want[name].ndim - where.ndim))
         a, b = (jnp.where(where, array[name], 0) for array in (found, want))
