@@ -13,6 +13,12 @@ answers.
 
 writes metrics.jsonl (a row per seed and method), table.md, table.csv and plot.png, and what the written answers have
 taught under ``runs``; a second call computes only what is missing.
+
+A step draws 32 answers to each of 16 prompts and learns from the groups that have right and wrong ones, with a KL
+penalty of 0.1: all as in the authors' script, as are the penalty of the rank and its two epochs. Model, task, steps
+and learning rate are ours. Of the tasks with several right answers this one was taken because 400 steps of written
+answers, two or three minutes, bring it to a fifth right (seeds from 1000 on); ``graphpath`` with 8 nodes, whose prompts
+are three times as long, takes seven times as long for a step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,8 +53,9 @@ NOTE = (
     "*distinct*: different right answers among them. *risen*: share of right samples of a batch that are likelier "
     "after the updates on it, in groups that have wrong ones too; *slope*: of that share over the rank of a sample in "
     "its group, by log-probability of a token: from the likeliest (0) to the rarest (1). *_all*: the same for samples "
-    "of the start to held-out prompts, over all of training. Numbers of the paper are of language models and do not "
-    "compare."
+    "of the start to held-out prompts, over all of training. Beside it, from the notebook of the authors, on problems "
+    "that a language model was trained on: pass@1 and pass@64 0.52 and 0.81 at the start, 0.71 and 0.80 after GRPO, "
+    "0.68 and 0.83 with more KL alone, 0.65 and 0.87 with the unlikeliness reward and two epochs."
 )
 
 

@@ -1,5 +1,6 @@
 """Unlikely samples: a run at smoke size, who is lifted in made-up batches, and claims on made-up rows."""
 
+import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def test_right_samples_of_mixed_groups_are_counted_by_rank_and_rise() -> None:
     np.testing.assert_array_equal(rises, [True, False])
 
 
+def test_places_shares_and_answers_of_the_docstrings() -> None:
+    found = doctest.testmod(lessons)
+    assert found.failed == 0 and found.attempted == 4
+
+
 def test_shares_and_slope_of_what_is_not_there_are_none() -> None:
     nothing = lessons.by_rank(np.zeros(0), np.zeros(0, bool), "_all", bins=2)
     assert nothing == {"slope_all": None, "risen_all": None, "by_place_all": [None, None]}
@@ -68,10 +74,9 @@ def row_of(cell: dict[str, Any], good: float) -> dict[str, Any]:
     """Numbers in the order that the paper has them in (``good`` 1), or in the other (-1)."""
     place = [claims.START, claims.ONCE, claims.GRPO, claims.UNLIKELY].index(cell["method"])
     noise = cell["seed"] / 1e5
-    slope = good * ((0, -0.3, -0.2, -0.1)[place] + noise)
+    slope = ((0, -0.3, -0.2, -0.1) if good > 0 else (0, 0.2, 0.1, -0.3))[place] + noise
     row = {"pass@1": good * (0, 0.2, 0.3, 0.3 if good > 0 else 0.4)[place] + noise, "distinct": good * place + noise}
     row |= {f"pass@{k}": good * (0.5, 0.3, 0.4, 0.6)[place] + noise for k in (16, 64)}
-    # the sign of a slope decides the first claim on it, the order of slopes the others
     return row | ({} if place == 0 else {"slope": slope, "slope_all": slope})
 
 
