@@ -77,14 +77,14 @@ def grow(
     before: Any = Rollout._make(np.repeat(x[:, :, None], places.shape[-1], 2) for x in whole)
     rows = len(prompt_tokens), places.shape[1] * places.shape[2]
     before, places = jax.tree.map(lambda x: x.reshape(*rows, *x.shape[3:]), (before, places))
-    prompts = _prompts(prompt_tokens, prompt_valid, before.tokens, places)
+    prompts = prompts_with(prompt_tokens, prompt_valid, before.tokens, places)
     drawn: Any = jax.device_get(sample(model, params, *prompts, group=1, sampling=sampling, key=key, mesh=mesh))
     after = Rollout._make(x.reshape(*rows, *x.shape[2:]) for x in drawn)
     branches = _joined(before, after, places)
     return Rollout._make(np.concatenate(pair, 1) for pair in zip(whole, branches, strict=True))
 
 
-def _prompts(tokens: np.ndarray, valid: np.ndarray, response: np.ndarray, places: np.ndarray) -> tuple[Any, Any]:
+def prompts_with(tokens: np.ndarray, valid: np.ndarray, response: np.ndarray, places: np.ndarray) -> tuple[Any, Any]:
     """Prompts with the kept beginning of a response after them, ``[P B, L + M]``, padded on the left."""
     rows, size = places.shape, response.shape[-1]
     kept = np.arange(size) < places[..., None]

@@ -126,10 +126,12 @@ def assemble(config: Mapping[str, Any] | ConfigDict) -> Run:
     _check_reference(settings, stages[-1])
     run = Run(json.loads(configs.to_json(plain)), settings, tokenizer, model, model_config, mesh, running)
     for stage in running:
-        if stage.rollout and stage.rollout.tempered:
-            from rlx.train import tempered  # it stands above this module
+        if stage.rollout:
+            from rlx.train import memory, tempered  # they stand above this module
 
-            tempered.check(run, stage)
+            memory.check(stage)
+            if stage.rollout.tempered:
+                tempered.check(run, stage)
     return run
 
 

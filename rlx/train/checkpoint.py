@@ -186,4 +186,5 @@ _PARTS = {
     "opt_state": "optimizer",
     "method_state": "method",
     "params/method": "method",
+    "memory": "memory of rollouts",
 }

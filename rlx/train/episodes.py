@@ -22,8 +22,10 @@ from rlx.rollout.sampler import engine
 from rlx.rollout.tool_rewards import rematch
 from rlx.train import response_arrays
 from rlx.train.assemble import Run
+from rlx.train.draws import sampling_of
 from rlx.train.loop import HostBatch
-from rlx.train.responses import Collected, mean, measured, sampling_of
+from rlx.train.response_metrics import mean, measured
+from rlx.train.responses import Collected
 from rlx.train.rollout_settings import RolloutSettings
 
 OF_EPISODES = (

@@ -12,6 +12,7 @@ import numpy as np
 from rlx import stages
 from rlx.errors import UserError
 from rlx.metrics import Metrics
+from rlx.rollout import segments
 from rlx.train import critic, response_arrays
 from rlx.train.assemble import Run, Stage
 from rlx.train.comparisons import compared, pairs_of
@@ -102,7 +103,7 @@ class Lessons:
         self.run, self.stage, self.settings, self.tempered = run, stage, stage.rollout, tempered
         self.judge = make_judge(run, self.settings, prompt_length)
         self.compare = make_comparison(self.settings.preference, models)
-        more = OF_EPISODES if "environment" in run.settings.task else ()
+        more = OF_EPISODES if "environment" in run.settings.task else segments.ARRAYS if self.settings.segments else ()
         options = {"critic": self.judge is not None, "more": more}
         reads = "advantages" in stage.reads
         self.estimate = make_estimator(self.settings.advantage, **options) if reads else None

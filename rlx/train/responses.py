@@ -10,22 +10,19 @@ import jax
 import numpy as np
 
 from rlx.data.dataset import Dataset
-from rlx.metrics import Mean, Metrics
-from rlx.ops.windows import trailing_entropy
-from rlx.rollout import Rollout, Sampling, sample
-from rlx.rollout import forks as forks_of_trees
+from rlx.data.tokenizers import Tokenizer
+from rlx.metrics import Metrics
+from rlx.rollout import Rollout, segments
 from rlx.rollout.rewards import Reward, Rewards
 from rlx.rollout.tasks import Example
 from rlx.rollout.verifiers import responses_of
 from rlx.train import response_arrays
 from rlx.train.assemble import Run, examples
+from rlx.train.draws import Drawn, draw
 from rlx.train.loop import HostBatch
+from rlx.train.response_metrics import measured, of_trees
+from rlx.train.rollout_parts import budget_of
 from rlx.train.rollout_settings import RolloutSettings
-
-FORKS = 1
-"""Stream of random numbers of a draw, for the branches of a tree."""
-PHASES = ("early", "middle", "late")
-"""Thirds of a response."""
 
 
 class Collected(NamedTuple):
@@ -80,47 +77,32 @@ class Responses:
         self.prompt_length = dataset.lengths.prompt
 
     def collect(self, policy: Any, batch: HostBatch, key: jax.Array, *, group: int, greedy: bool = False) -> Collected:
-        """As :class:`Source` says."""
-        drawn = self._drawn(policy, batch, key, group=group, greedy=greedy)
+        """As :class:`Source` says; prompts may bring along how many responses each gets (:mod:`rlx.train.draws`)."""
+        reads = () if greedy else self.reads
+        drawn = draw(self.run, self.settings, policy, batch, key, group=group, greedy=greedy)
         found = self._rewards(drawn, batch)
-        whole = training_batch(batch, drawn, found.total)
-        whole["correct"] = (next(iter(found.components.values())) > 0.5).astype(np.float32)
-        if not greedy:
-            whole |= self._more(whole, drawn, found)
-        if "baseline_rewards" in self.reads and not greedy:
-            likeliest = self._drawn(policy, batch, key, group=1, greedy=True)
+        whole = batch_of(self.run.tokenizer, reads, batch, drawn, found)
+        if "baseline_rewards" in reads:
+            likeliest = draw(self.run, self.settings, policy, batch, key, group=1, greedy=True)
             whole["baseline_rewards"] = self._rewards(likeliest, batch).total[:, 0]
-        return Collected(whole, measured(drawn, found, batch["candidate_where"]), int(drawn.lengths.sum()))
+        budget = None if greedy else budget_of(self.settings.budget, group)
+        reported = measured(drawn.rollout, found, whole["candidate_where"], budget and budget.n_low)
+        if drawn.trees is not None:
+            reported |= of_trees(drawn, whole["candidate_where"])
+        return Collected(whole, reported, int(np.count_nonzero(drawn.own)))
 
-    def _drawn(self, policy: Any, batch: HostBatch, key: jax.Array, *, group: int, greedy: bool) -> Rollout:
-        mesh = self.run.mesh if self.run.mesh.size > 1 else None
-        prompts = batch["tokens"][:, 0], batch["valid"][:, 0]
-        options = {"sampling": sampling_of(self.run, self.settings, greedy), "key": key, "mesh": mesh}
-        forks = {} if greedy else self.settings.forks
-        whole = forks_of_trees.trunks_of(group, **forks) if forks else group
-        drawn = sample(self.run.model, policy, *prompts, group=whole, **options)
-        if forks:
-            options["key"] = jax.random.fold_in(key, FORKS)
-            drawn = forks_of_trees.grow(self.run.model, policy, *prompts, drawn, **forks, **options)
-        return jax.device_get(drawn)
-
-    def _more(self, whole: HostBatch, drawn: Rollout, found: Rewards) -> HostBatch:
-        told = response_arrays.Told(
-            np.asarray(drawn.tokens),
-            np.asarray(drawn.where),
-            np.asarray(drawn.entropy),
-            whole["correct"],
-            found.components,
-            whole["candidate_where"],
-            self.run.tokenizer,
-        )
-        return response_arrays.make(self.reads, told)
-
-    def _rewards(self, drawn: Rollout, batch: HostBatch) -> Rewards:
+    def _rewards(self, drawn: Drawn, batch: HostBatch) -> Rewards:
+        """Rewards ``[P, K]``; nobody sees what is absent behind the responses to a prompt, which gets 0."""
         own = [self._example(int(index)) for index in batch["index"]]
-        tokens, where = np.asarray(drawn.tokens), np.asarray(drawn.where)
+        tokens, where, lengths = (np.asarray(x) for x in drawn.rollout[:3])
+        size = where.shape[1]
+        counts = np.full(len(own), size) if drawn.trees else drawn.present.sum(-1)
         ids = responses_of(tokens, where & (tokens != self.run.tokenizer.eos_id))
-        return self.reward(ids, own, np.asarray(drawn.lengths), where=batch["candidate_where"][:, 0])
+        ids = [group[:count] for group, count in zip(ids, counts, strict=True)]
+        widest = int(counts.max(initial=0))
+        found = self.reward(ids, own, lengths[:, :widest], where=batch["candidate_where"][:, 0])
+        total, *parts = (np.pad(x, ((0, 0), (0, size - widest))) for x in (found.total, *found.components.values()))
+        return Rewards(total, dict(zip(found.components, parts, strict=True)), found.failures)
 
     def _example(self, index: int) -> Example:
         if index >= len(self.dataset):
@@ -132,13 +114,20 @@ class Responses:
         return Example(str(record.prompt), str(record.responses[0]) if record.responses else "")
 
 
-def sampling_of(run: Run, settings: RolloutSettings, greedy: bool) -> Sampling:
-    """How a stage draws, or how it is evaluated: by the likeliest tokens."""
-    numbers: dict[str, Any] = {
-        name: None if greedy else getattr(settings, name) for name in ("top_k", "top_p", "min_p")
-    }
-    ends: dict[str, Any] = {"eos_id": run.tokenizer.eos_id, "pad_id": run.tokenizer.pad_id}
-    return Sampling(settings.max_new_tokens, temperature=0.0 if greedy else settings.temperature, **numbers, **ends)
+def batch_of(tokenizer: Tokenizer, reads: Collection[str], batch: HostBatch, drawn: Drawn, found: Rewards) -> HostBatch:
+    """Rewarded responses as a batch of the trainer, with those of the arrays ``reads`` that they give."""
+    rollout = drawn.rollout
+    whole = training_batch(batch, rollout, found.total)
+    whole["candidate_where"] = whole["candidate_where"] & drawn.present
+    whole["correct"] = (next(iter(found.components.values())) > 0.5).astype(np.float32)
+    if drawn.trees is not None:
+        size = drawn.own.shape[-1]
+        learnt = np.concatenate([whole["where"][..., :-size], drawn.own], -1)  # each token of a tree once
+        whole |= {"where": learnt, **segments.arrays_of(drawn.trees, found.total)}
+    tokens, where, entropy = (np.asarray(x) for x in (rollout.tokens, rollout.where, rollout.entropy))
+    rewarded = whole["correct"], found.components, whole["candidate_where"]
+    told = response_arrays.Told(tokens, where, entropy, *rewarded, tokenizer)
+    return whole | response_arrays.make([name for name in reads if name not in whole], told)
 
 
 def training_batch(batch: HostBatch, drawn: Rollout, rewards: np.ndarray) -> HostBatch:
@@ -177,43 +166,6 @@ def at_last(rewards: np.ndarray, where: np.ndarray) -> np.ndarray:
     """
     last = where & (np.cumsum(where, -1) == where.sum(-1, keepdims=True))
     return np.where(last, rewards[..., None], 0).astype(np.float32)
-
-
-def measured(drawn: Rollout, found: Rewards, real: np.ndarray) -> Metrics:
-    """What a step reports of its responses: rewards and their parts, share of prompts with any success, length, ends.
-
-    The entropy of the policy at the tokens that it drew comes as the mean over all tokens, over each third of the
-    responses, and as the largest mean of four tokens in a row.
-    """
-    rewards, entropy = found.total, np.asarray(drawn.entropy)
-    of_responses = np.broadcast_to(real, rewards.shape)
-    where = np.asarray(drawn.where) & of_responses[..., None]
-    of_parts = {f"reward/{name}": mean(values, of_responses) for name, values in found.components.items()}
-    place = np.cumsum(where, -1) - 1
-    third = np.minimum(place * len(PHASES) // np.maximum(where.sum(-1, keepdims=True), 1), len(PHASES) - 1)
-    phases = {f"entropy_{name}": mean(entropy, where & (third == i)) for i, name in enumerate(PHASES)}
-    return {
-        "reward": mean(rewards, of_responses),
-        **(of_parts if len(of_parts) > 1 else {}),
-        "reward_failures": Mean(np.float64(found.failures), np.float64(1)),
-        f"pass_at_{rewards.shape[1]}": mean((rewards > 0.5).any(-1), real[:, 0]),
-        "length": mean(drawn.lengths, of_responses),
-        "finished": mean(drawn.finished, of_responses),
-        "rollout_entropy": mean(entropy, where),
-        "entropy_window": mean(widest(entropy, where), of_responses),
-        **phases,
-    }
-
-
-def mean(values: Any, selected: np.ndarray) -> Mean:
-    """A metric of host arrays."""
-    return Mean(np.sum(np.asarray(values, np.float64), where=selected), np.float64(np.count_nonzero(selected)))
-
-
-@jax.jit
-def widest(entropy: jax.Array, where: jax.Array) -> jax.Array:
-    """The largest mean entropy of four tokens in a row: ``[..., M] -> [...]``."""
-    return trailing_entropy(entropy, where=where).max(-1)
 
 
 def chosen_rows(batch: HostBatch, keep: int) -> HostBatch:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlx.errors import UserError, close_matches
+from rlx.train import rollout_parts
 from rlx.train.blocks import block_of, choice, integers
 
 COMPARISONS = ("order", "bradley_terry")
@@ -46,6 +47,11 @@ class RolloutSettings:
       matching: reward calls of a tool by how they match those of a known way: ``optimal``, ``greedy`` or ``transport``.
       tempered: responses at another temperature that hold the entropy, see
         :class:`rlx.train.tempered.TemperedSettings`; empty: none.
+      replay: earlier prompts are learnt from again, see :class:`rlx.train.rollout_parts.ReplaySettings`; empty: none.
+      budget: some prompts get more responses than others, ``group`` on average, see
+        :class:`rlx.train.rollout_parts.BudgetSettings`; empty: all get as many.
+      segments: responses branch after every so many tokens, see
+        :class:`rlx.train.rollout_parts.SegmentSettings`; empty: they do not.
     """
 
     max_new_tokens: int
@@ -71,6 +77,9 @@ class RolloutSettings:
     turns: int | None = None
     matching: str | None = None
     tempered: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    replay: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    budget: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    segments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def updates(self) -> int:
@@ -99,6 +108,7 @@ def check(block: Mapping[str, Any], task: Mapping[str, Any], batch_size: int) ->
     if found.reward and found.verifier is not None:
         raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
     _check_forks(found)
+    rollout_parts.check(found, task)
     _check_episodes(task, found)
     _check_evolution(found)
     return found

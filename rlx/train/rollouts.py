@@ -8,7 +8,7 @@ the same numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 from rlx import metrics
 from rlx.data.dataset import Dataset
 from rlx.metrics import Mean, Metrics
+from rlx.models import Model
 from rlx.rollout import rewards
 from rlx.rollout.rewards import Reward
 from rlx.train import packing, tempered
@@ -24,16 +25,18 @@ from rlx.train.assemble import Run, Stage
 from rlx.train.episodes import Episodes
 from rlx.train.lessons import Lessons
 from rlx.train.loop import HostBatch, Programs
+from rlx.train.memory import Memory
 from rlx.train.policies import SAMPLER
 from rlx.train.programs import standing, this_process
-from rlx.train.responses import Responses, Source, Speed, mean
+from rlx.train.response_metrics import mean
+from rlx.train.responses import Responses, Source, Speed
 from rlx.train.reward_models import finder
 from rlx.train.rollout_settings import RolloutSettings
 from rlx.train.sharding import put_batch
 from rlx.train.state import TrainState
-from rlx.train.step import make_train_step
+from rlx.train.step import Step, make_train_step
 
-DRAWS, ORDER = 1, 2  # streams of random numbers of a step, beside those of rlx.train.lessons
+DRAWS, ORDER, MEMORY = 1, 2, 5  # streams of random numbers of a step, beside those of rlx.train.lessons
 
 
 def make_rollout_programs(
@@ -51,39 +54,49 @@ def make_rollout_programs(
     models = finder(run, lengths, reward_model)
     reward = reward_of(settings, run, models)
     source, tests = (source_of(run, stage, dataset, reward) for dataset in (train_set, held_out))
-    update = make_train_step(
-        run.model,
-        stage.method,
-        stage.optimizer,
-        mesh=run.mesh,
-        prompt_length=source.prompt_length,
-        micro_batches=stage.settings.micro_batches,
-        rules=stage.rules,
-        models=models_of_roles,
-        shared_prefix=settings.shared_prefix,
-    )
+    update = update_of(run, stage, models_of_roles, source.prompt_length)
     lay = packing.make_packer(stage.settings, stage.name, prompt_length=source.prompt_length, mesh=run.mesh)
     lessons = Lessons(run, stage, source.prompt_length, tempered.make(run, stage, train_set, reward), models)
-    speed = Speed()
+    speed, memory = Speed(), Memory(stage)
 
     def step(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         began = time.perf_counter()
         policy = jax.block_until_ready(state.followers.get(SAMPLER, state.params["policy"]))
         ready = time.perf_counter()
-        drawn = source.collect(policy, batch, jax.random.fold_in(key, DRAWS), group=settings.group)
+        held = jax.device_get(state.memory)
+        asked = memory.ask(held, batch)
+        drawn = source.collect(policy, asked, jax.random.fold_in(key, DRAWS), group=settings.group)
         speed.add(drawn.tokens, time.perf_counter() - ready, ready - began)
         whole, found = lessons(state.params["policy"], batch, drawn.batch, key)
-        found = drawn.metrics | found | {"staleness": staleness(state, settings)}
-        began = time.perf_counter()
+        place = jax.random.fold_in(key, MEMORY), int(state.step)
+        whole, held, remembered = memory.learn(held, batch, drawn.batch, whole, *place)
+        found = drawn.metrics | found | remembered | {"staleness": staleness(state, settings)}
+        began, state = time.perf_counter(), state._replace(memory={})  # no update reads it
         for rows in minibatches(len(whole["tokens"]), settings, jax.random.fold_in(key, ORDER)):
             piece = {name: array[rows] for name, array in whole.items()}
             state, of_update = update(state, put_batch(lay(piece), run.mesh), beside)
             found = metrics.merge(found, of_update)
         speed.add(0, 0.0, time.perf_counter() - began)
-        return state, found
+        return state._replace(memory=held), found
 
     return Programs(step, evaluation(tests), held_out_batches(held_out, stage), speed.take)
+
+
+def update_of(run: Run, stage: Stage, models: Mapping[str, Model], prompt_length: int) -> Step:
+    """The optimiser step of a stage; ``models`` of the roles that have one of their own."""
+    assert stage.rollout is not None  # a stage of this kind
+    return make_train_step(
+        run.model,
+        stage.method,
+        stage.optimizer,
+        mesh=run.mesh,
+        prompt_length=prompt_length,
+        micro_batches=stage.settings.micro_batches,
+        rules=stage.rules,
+        models=models,
+        shared_prefix=stage.rollout.shared_prefix,
+    )
 
 
 def evaluation(source: Source) -> Callable[[TrainState, HostBatch], Metrics]:

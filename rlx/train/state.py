@@ -21,6 +21,7 @@ class TrainState(NamedTuple):
     method_state: signals of the method.
     key: base of the random numbers; step t uses ``fold_in(key, t)``.
     followers: parameters of the policies that follow this one, by role (:mod:`rlx.train.policies`).
+    memory: what rollouts remember between steps (:mod:`rlx.train.memory`), apart from what an update touches.
     """
 
     step: jax.Array
@@ -29,6 +30,7 @@ class TrainState(NamedTuple):
     method_state: Any
     key: jax.Array
     followers: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
 
 
 def state_shardings(
@@ -53,7 +55,8 @@ def state_shardings(
         role: sharding.tree_shardings(tree, _stacked(policy_specs) if role == "opponents" else policy_specs, mesh)
         for role, tree in state.followers.items()
     }
-    return TrainState._make((replicated, params, opt_state, method_state, replicated, followers))
+    memory = sharding.tree_shardings(state.memory, None, mesh)
+    return TrainState._make((replicated, params, opt_state, method_state, replicated, followers, memory))
 
 
 def _stacked(specs: Any) -> Any:
@@ -72,6 +75,7 @@ def create_state(
     mesh: Mesh,
     policy: Any = None,
     rules: Mapping[str, policies.Rule] | None = None,
+    memory: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """A fresh state on the mesh.
 
@@ -84,6 +88,7 @@ def create_state(
       mesh: where the state lives.
       policy: parameters to start from, of an earlier stage or a checkpoint; copied, so that donation cannot eat them.
       rules: the policies beside this one; those that follow it become part of the state.
+      memory: of rollouts, as they start.
     """
     key = jax.random.PRNGKey(seed)
     method_key, run_key = jax.random.split(key)
@@ -91,16 +96,18 @@ def create_state(
     params = {"policy": model.init(seed) if policy is None else policy, "method": own}
     opt_shape = jax.eval_shape(optimizer.init, params)
     followers = policies.followers(rules or {}, params["policy"])
-    blank = TrainState(jnp.zeros((), jnp.int32), params, opt_shape, method_state, run_key, followers)
+    blank = TrainState(
+        jnp.zeros((), jnp.int32), params, opt_shape, method_state, run_key, followers, dict(memory or {})
+    )
     places = state_shardings(blank, model, method, optimizer, mesh)
     params = jax.tree.map(place, params, places.params)
     opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(params)
-    step, method_state, run_key, followers = jax.tree.map(
+    step, method_state, run_key, followers, remembered = jax.tree.map(
         place,
-        (blank.step, method_state, run_key, followers),
-        (places.step, places.method_state, places.key, places.followers),
+        (blank.step, method_state, run_key, followers, blank.memory),
+        (places.step, places.method_state, places.key, places.followers, places.memory),
     )
-    return TrainState(step, params, opt_state, method_state, run_key, followers)
+    return TrainState(step, params, opt_state, method_state, run_key, followers, remembered)
 
 
 def place(array: Any, where: NamedSharding) -> jax.Array:

@@ -265,4 +265,14 @@ def make_state(run: Run, stage: Stage, examples: int, policy: Any = None) -> Tra
         mesh=run.mesh,
         policy=policy,
         rules=stage.rules,
+        memory=memory_of(run, stage, examples),
     )
+
+
+def memory_of(run: Run, stage: Stage, examples: int) -> dict[str, Any]:
+    """What a stage remembers as it starts: nothing, unless it draws responses."""
+    if stage.rollout is None:
+        return {}
+    from rlx.train import memory  # it brings the tasks along
+
+    return memory.blank(run, stage, examples)
