@@ -3,6 +3,7 @@ r"""SFT, then any policy-gradient method of the catalogue, on a task whose answe
   python -m rlx.train --config=configs/rl.py:grpo --workdir=runs/grpo
   python -m rlx.train --config=configs/rl.py:clip_cov --workdir=runs/clip_cov --config.rl.rollout.minibatches=2
   python -m rlx.train --config=configs/rl.py:grpo --workdir=runs/countdown --config.task.name=countdown
+  python -m rlx.train --config=configs/rl.py:spo_tree --workdir=runs/spo_tree
   python -m rlx.train --config=configs/rl.py:grpo,smoke --workdir=runs/rl_smoke
   python -m rlx.sweep --config=configs/rl.py --workdir=runs/rl_methods      # 12 methods, one table
 
@@ -12,7 +13,8 @@ which the verifier rewards, and the method moves it. Each step of the stage ``rl
 run directory has the ``accuracy`` on held-out prompts; ``metrics.jsonl`` the reward, entropy, length and the rest of
 every step. Methods that read ``advantages`` get those of ``rl.rollout.advantage``; recipes bring their own estimator.
 Those that read ``values`` have a value head, trained along; ``multi_objective_grpo_loss`` has a second objective;
-``eggroll_update`` takes no gradients, and tries sixteen perturbed policies on every batch instead.
+``eggroll_update`` takes no gradients, and tries sixteen perturbed policies on every batch instead; ``spo_tree`` and
+``mc_tree`` draw the eight responses as leaves of a tree that branches after every token, and value what stands there.
 ``:smoke`` (or ``:<name>,smoke``) takes seconds.
 """
 
@@ -38,13 +40,15 @@ FAMILIES = ("policy", "discriminative", "entropy", "advantages")
 
 
 EVOLUTION = "eggroll_update"
+TREES = {"spo_tree": {"name": "spo", "advantage": "spo_tree"}, "mc_tree": {"name": "dapo", "advantage": "mc_tree"}}
+"""Name -> method of what learns from trees of segments: SPO's (arXiv:2505.23564), and Monte Carlo values of steps."""
 
 
 def reads(name):
     """The arrays that a method reads; evolution has no loss, and reads none."""
     if name == EVOLUTION:
         return set()
-    method = build(name)
+    method = build(TREES.get(name) or name)
     return {*method.needs, *method.prepare_needs}
 
 
@@ -66,7 +70,7 @@ def get_config(arg=None):
     name, _, size = (arg or "grpo").partition(",")
     if name == "smoke":
         name, size = "grpo", "smoke"
-    known = (*NAMES, EVOLUTION)
+    known = (*NAMES, EVOLUTION, *TREES)
     if name not in known:
         raise UserError(f"unknown method {name!r}.{close_matches(name, known)} Known here: {', '.join(known)}.")
     optimizer = {"name": "adamw", "schedule": "constant", "warmup_steps": 5, "clip_norm": 1.0}
@@ -108,12 +112,13 @@ def get_config(arg=None):
                     **({"critic": {"coefficient": 0.5}} if "values" in reads(name) else {}),
                     **({"reward": OBJECTIVES} if "objective_rewards" in reads(name) else {}),
                     **({"evolution": {"members": 16, "sigma": 0.02}} if name == EVOLUTION else {}),
+                    **({"segments": {"length": 1, "branching": (2, 2, 2)}} if name in TREES else {}),
                 },
                 "eval_every": 100,
                 "checkpoint_every": 100,
                 "log_every": 10,
             },
-            "method": {"name": name},
+            "method": TREES.get(name, {"name": name}),
             "keep": 2,
         }
     )

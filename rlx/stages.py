@@ -35,7 +35,7 @@ STAGES: dict[str, str] = {
     "entropy": "",
 }
 """Stage -> the kind of catalogue entries that are its parts; none for those with parts of their own."""
-MODULES = {"weights": ("select", "small_parts"), "advantage": ("returns",)}
+MODULES = {"weights": ("select", "small_parts"), "advantage": ("returns", "tree_parts")}
 """Kind -> modules of rlx.policy with parts of it that are no published method."""
 BEFORE_ADVANTAGES = ("reward", "reward_bonus", "advantage")
 

@@ -44,6 +44,8 @@ def shrink(config: ConfigDict, arg: str | None) -> ConfigDict:
             stage["optimizer"]["warmup_steps"] = min(stage["optimizer"]["warmup_steps"], 1)
         if "rollout" in stage:
             stage["rollout"] |= {"group": 4}
+            if stage["rollout"].get("segments"):
+                stage["rollout"]["segments"] |= {"branching": (2, 2)}
     return ConfigDict(small)
 
 

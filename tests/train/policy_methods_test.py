@@ -42,7 +42,7 @@ def two_steps(name: str):
     """The smoke config of a method, from the policy's first weights, without an evaluation."""
     config = rl.get_config(f"{name},smoke").to_dict()
     config["sft"]["steps"] = 0
-    config["rl"] |= {"steps": 2, "checkpoint_every": 0, "micro_batches": 2 if build(name).splittable else 1}
+    config["rl"] |= {"steps": 2, "checkpoint_every": 0, "micro_batches": 2 if build(config["method"]).splittable else 1}
     rollout, verifier = config["rl"]["rollout"], f"{__name__}:residue"
     if "reward" in rollout:
         rollout["reward"]["components"]["correct"] = verifier
@@ -54,7 +54,7 @@ def two_steps(name: str):
     return config
 
 
-@pytest.mark.parametrize("name", rl.NAMES)
+@pytest.mark.parametrize("name", [*rl.NAMES, *rl.TREES])
 def test_every_method_trains(name, one_model, last_state, tmp_path):
     result = train(two_steps(name), tmp_path / "run")
     assert math.isfinite(result["loss"]) and 0 < result["reward"] < 1
