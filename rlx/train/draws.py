@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from rlx.rollout import Rollout, Sampling, forks, sample, segments, shares
+from rlx.models import Model
+from rlx.rollout import Engine, Rollout, Sampling, forks, segments, shares
+from rlx.rollout.imports import by_name
 from rlx.rollout.segments import Trees
 from rlx.train.assemble import Run
 from rlx.train.loop import HostBatch
@@ -67,11 +71,18 @@ def draw(
         return Drawn(drawn, shares.places(batch[SHARES], most))
     branching = {} if greedy else settings.forks
     whole = forks.trunks_of(group, **branching) if branching else group
-    drawn = sample(run.model, policy, *prompts, group=whole, **options)
+    own = engine_of(settings.engine, run.model, options["sampling"], mesh)
+    drawn = own(policy, *prompts, group=whole, key=key)
     if branching:
         options["key"] = jax.random.fold_in(key, FORKS)
         drawn = forks.grow(run.model, policy, *prompts, drawn, **branching, **options)
     return Drawn(jax.device_get(drawn), np.ones((len(batch["tokens"]), group), bool))
+
+
+@functools.lru_cache(maxsize=8)  # an engine may have a server to connect to
+def engine_of(name: str, model: Model, sampling: Sampling, mesh: Mesh | None) -> Engine:
+    """The engine that a config names: what ``make(model, sampling, mesh=mesh)`` returns."""
+    return by_name(name, {}, "engine")(model, sampling, mesh=mesh)
 
 
 def sampling_of(run: Run, settings: RolloutSettings, greedy: bool) -> Sampling:
@@ -79,5 +90,6 @@ def sampling_of(run: Run, settings: RolloutSettings, greedy: bool) -> Sampling:
     numbers: dict[str, Any] = {
         name: None if greedy else getattr(settings, name) for name in ("top_k", "top_p", "min_p")
     }
-    ends: dict[str, Any] = {"eos_id": run.tokenizer.eos_id, "pad_id": run.tokenizer.pad_id}
+    stop = tuple(tuple(run.tokenizer.encode(text)) for text in settings.stop)
+    ends: dict[str, Any] = {"eos_id": run.tokenizer.eos_id, "pad_id": run.tokenizer.pad_id, "stop": stop}
     return Sampling(settings.max_new_tokens, temperature=0.0 if greedy else settings.temperature, **numbers, **ends)

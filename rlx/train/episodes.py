@@ -18,11 +18,10 @@ from rlx.rollout.episode_arrays import to_arrays
 from rlx.rollout.episode_graphs import ARRAYS as OF_GROUPS
 from rlx.rollout.episodes import Episode, Shape, demonstrations, play, sampled
 from rlx.rollout.rewards import Rewards
-from rlx.rollout.sampler import engine
 from rlx.rollout.tool_rewards import rematch
 from rlx.train import response_arrays
 from rlx.train.assemble import Run
-from rlx.train.draws import sampling_of
+from rlx.train.draws import engine_of, sampling_of
 from rlx.train.loop import HostBatch
 from rlx.train.response_metrics import mean, measured
 from rlx.train.responses import Collected
@@ -90,7 +89,8 @@ class Episodes:
     def _engine(self, greedy: bool) -> Any:
         stop, mesh = self.environment.stop, self.run.mesh if self.run.mesh.size > 1 else None
         ends = (tuple(self.run.tokenizer.encode(stop)),) if stop else ()
-        return engine(self.run.model, sampling_of(self.run, self.settings, greedy)._replace(stop=ends), mesh=mesh)
+        sampling = sampling_of(self.run, self.settings, greedy)._replace(stop=ends)
+        return engine_of(self.settings.engine, self.run.model, sampling, mesh)
 
     def _told(self, arrays: HostBatch, entropy: np.ndarray) -> response_arrays.Told:
         tokens, where = (arrays[name][..., self.prompt_length :] for name in ("tokens", "where"))

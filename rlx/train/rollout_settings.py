@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlx.errors import UserError, close_matches
@@ -12,6 +12,8 @@ from rlx.train.blocks import block_of, choice, integers
 
 COMPARISONS = ("order", "bradley_terry")
 """How rewards say that a response beats another: by being larger, or with the probability ``sigmoid(r_i - r_j)``."""
+ENGINE = "rlx.rollout:engine"
+"""The sampler of rlx."""
 MATCHINGS = ("optimal", "greedy", "transport")
 
 
@@ -26,6 +28,9 @@ class RolloutSettings:
         every response is drawn whole.
       temperature: that they are drawn at.
       top_k, top_p, min_p: what is left of the distribution; None: all.
+      stop: texts that end a response, beside EOS; of ids alone, that do not begin in the prompt.
+      engine: what draws, as ``module:function``: called as :func:`rlx.rollout.sampler.engine` is, returns an
+        :class:`rlx.rollout.types.Engine`, which may speak to an inference server.
       epochs: passes over the responses.
       minibatches: updates of a pass, each on its part of the prompts.
       shared_prefix: updates evaluate a prompt once for all of its responses; pays where prompts are no shorter than
@@ -61,6 +66,8 @@ class RolloutSettings:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    stop: Sequence[str] = ()
+    engine: str = ENGINE
     epochs: int = 1
     minibatches: int = 1
     shared_prefix: bool = False
@@ -107,11 +114,26 @@ def check(block: Mapping[str, Any], task: Mapping[str, Any], batch_size: int) ->
         raise UserError(f"config.rl.rollout.keep={found.keep} is more than config.rl.batch_size.")
     if found.reward and found.verifier is not None:
         raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
+    _check_engine(found)
     _check_forks(found)
     rollout_parts.check(found, task)
     _check_episodes(task, found)
     _check_evolution(found)
     return found
+
+
+def _check_engine(found: RolloutSettings) -> None:
+    from rlx.rollout.imports import by_name
+
+    by_name(found.engine, {}, "engine")
+    if isinstance(found.stop, str) or not all(isinstance(text, str) and text for text in found.stop):
+        raise UserError(f"config.rl.rollout.stop holds texts, ('\\n',) for example, not {found.stop!r}.")
+    for name in ("forks", "segments", "budget", "tempered") if found.engine != ENGINE else ():
+        if getattr(found, name):
+            raise UserError(
+                f"config.rl.rollout.{name} is drawn by the sampler of rlx alone: it does not go with engine="
+                f"{found.engine!r}."
+            )
 
 
 def _check_forks(found: RolloutSettings) -> None:
@@ -136,11 +158,14 @@ def _check_evolution(found: RolloutSettings) -> None:
 
 def _check_episodes(task: Mapping[str, Any], found: RolloutSettings) -> None:
     """Keys of episodes go with an environment alone, and those of verified responses with another task."""
-    given = {field.name for field in dataclasses.fields(found) if getattr(found, field.name) not in (None, {})}
+    given = {field.name for field in dataclasses.fields(found) if getattr(found, field.name) not in (None, {}, ())}
     if "environment" not in task:
         unused, why = {"observation_tokens", "turns", "matching"}, "config.task names no environment"
     else:
-        unused, why = {"reward", "verifier", "forks"}, "the environment rewards each action itself"
+        unused, why = (
+            {"reward", "verifier", "forks", "stop"},
+            "the environment rewards each action itself, and says where it ends",
+        )
         if found.observation_tokens is None:
             raise UserError("config.rl.rollout lacks the key 'observation_tokens', which episodes need.")
         turns = {} if found.turns is None else {"turns": 1}
