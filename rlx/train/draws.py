@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from rlx.models import Model
 from rlx.rollout import Engine, Rollout, Sampling, forks, segments, shares
+from rlx.rollout.buckets import crop
 from rlx.rollout.imports import by_name
 from rlx.rollout.segments import Trees
 from rlx.train.assemble import Run
@@ -60,6 +61,8 @@ def draw(
     """
     mesh = run.mesh if run.mesh.size > 1 else None
     prompts = batch["tokens"][:, 0], batch["valid"][:, 0]
+    if settings.buckets:
+        prompts = crop(*prompts, (*settings.buckets, prompts[0].shape[1]))
     options: dict[str, Any] = {"sampling": sampling_of(run, settings, greedy), "key": key, "mesh": mesh}
     tree = None if greedy else segments_of(settings.segments, group, settings.max_new_tokens)
     if tree is not None:

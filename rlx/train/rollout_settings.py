@@ -28,6 +28,8 @@ class RolloutSettings:
         every response is drawn whole.
       temperature: that they are drawn at.
       top_k, top_p, min_p: what is left of the distribution; None: all.
+      buckets: lengths beside ``config.data.max_prompt_length``: the smallest that holds the prompts of a step is
+        drawn from. Each is a program to compile.
       stop: texts that end a response, beside EOS; of ids alone, that do not begin in the prompt.
       engine: what draws, as ``module:function``: called as :func:`rlx.rollout.sampler.engine` is, returns an
         :class:`rlx.rollout.types.Engine`, which may speak to an inference server.
@@ -66,6 +68,7 @@ class RolloutSettings:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    buckets: Sequence[int] = ()
     stop: Sequence[str] = ()
     engine: str = ENGINE
     epochs: int = 1
@@ -128,6 +131,9 @@ def _check_engine(found: RolloutSettings) -> None:
     by_name(found.engine, {}, "engine")
     if isinstance(found.stop, str) or not all(isinstance(text, str) and text for text in found.stop):
         raise UserError(f"config.rl.rollout.stop holds texts, ('\\n',) for example, not {found.stop!r}.")
+    sizes = found.buckets
+    if not isinstance(sizes, Sequence) or not all(type(size) is int for size in sizes) or min(sizes, default=1) < 1:
+        raise UserError(f"config.rl.rollout.buckets holds lengths of prompts, (64, 128) for example, not {sizes!r}.")
     for name in ("forks", "segments", "budget", "tempered") if found.engine != ENGINE else ():
         if getattr(found, name):
             raise UserError(
@@ -163,7 +169,7 @@ def _check_episodes(task: Mapping[str, Any], found: RolloutSettings) -> None:
         unused, why = {"observation_tokens", "turns", "matching"}, "config.task names no environment"
     else:
         unused, why = (
-            {"reward", "verifier", "forks", "stop"},
+            {"reward", "verifier", "forks", "stop", "buckets"},
             "the environment rewards each action itself, and says where it ends",
         )
         if found.observation_tokens is None:

@@ -54,12 +54,30 @@ def test_a_text_ends_a_response(tmp_path):
     assert np.isfinite(rows[10]["loss"])
 
 
+@pytest.mark.usefixtures("one_model")
+def test_shorter_prompts_are_drawn_from_in_their_bucket_to_the_same_numbers(tmp_path):
+    rows = []
+    for i, buckets in enumerate(((), (3, 7))):  # BOS and "dd+dd=" are 7 tokens, of 8
+        train(config(buckets=buckets), tmp_path / str(i))
+        rows.append(read_rows(tmp_path / str(i) / "metrics.jsonl"))
+    assert [row["reward"] for row in rows[0] if "reward" in row] == [
+        row["reward"] for row in rows[1] if "reward" in row
+    ]
+    for ours, theirs in zip(*rows, strict=True):
+        for name, value in ours.items():
+            assert value == theirs[name] or abs(value - theirs[name]) < 1e-5 * max(1, abs(value)), name
+
+
 @pytest.mark.parametrize(
     ("rollout", "message"),
     [
         ({"engine": "rlx.rollout:enjine"}, r"has no function 'enjine'\. Did you mean 'engine'"),
         ({"engine": "sampler"}, r"unknown engine 'sampler'; engines are \[\] or 'module:function'"),
         ({"stop": "\n"}, r"config\.rl\.rollout\.stop holds texts, \('\\n',\) for example, not '\\n'"),
+        (
+            {"buckets": (8, 0)},
+            r"config\.rl\.rollout\.buckets holds lengths of prompts, \(64, 128\) for example, not \(8, 0\)",
+        ),
         ({"stop": ("",)}, r"config\.rl\.rollout\.stop holds texts"),
         (
             {"engine": f"{__name__}:recording", "budget": {"n_low": 1}},
