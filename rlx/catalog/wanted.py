@@ -6,9 +6,15 @@ WANTED: dict[str, tuple[str, str]] = {
     "fifa": ("arXiv:2410.10166", "weights and units of margin, text quality and diversity; its k-NN entropy term"),
     "pbt": ("persuasion-balanced training", "no loss of its own: dialogue trees and a standard preference loss"),
     "mashost": ("arXiv:2506.08507", "how advantages over whole graphs and rewards of single actions are combined"),
-    "skywork_ssb": ("arXiv:2504.16656", "how its buffer of samples with an advantage is drawn from"),
+    "skywork_ssb": (
+        "arXiv:2504.16656",
+        "how its buffer of samples with an advantage is drawn from; `rl.rollout.replay` draws as 2504.08837",
+    ),
     "refcritic": ("arXiv:2507.15024", "the weights of its two rewards"),
-    "treeps_rag": ("arXiv:2601.06922", "the advantage of a step; the values of its nodes are `tree_mc_value`"),
+    "treeps_rag": (
+        "arXiv:2601.06922",
+        "the advantage of a step; values of nodes: `tree_mc_value`, their differences: `mc_tree`",
+    ),
     "aepo_rollouts": ("arXiv:2510.14545", "the penalty on branching again and again; its loss is `aepo_agentic`"),
     "tool_light_pairs": ("arXiv:2509.23285", "which pairs are kept; where it branches is `tool_light_branching`"),
     "maxrl": ("MaxRL", "its objective"),

@@ -73,7 +73,7 @@ def remember(held: np.ndarray, batch: HostBatch) -> np.ndarray:
 def measured(rates: np.ndarray, batch: HostBatch) -> Metrics:
     """What is reported: the largest and the smallest share; how many prompts were known, how many taught something.
 
-    ``effective`` counts the prompts whose responses differ in reward: the others have no advantage in a group.
+    ``prompts_effective`` counts the prompts whose responses differ in reward: the others have no advantage in a group.
     """
     real, rewards = batch["candidate_where"], batch["rewards"]
     counts = real.sum(-1)
@@ -83,6 +83,6 @@ def measured(rates: np.ndarray, batch: HostBatch) -> Metrics:
     return {
         "share_largest": Largest(np.float64(counts[some].max(initial=0))),
         "share_smallest": Smallest(np.float64(counts[some].min(initial=real.shape[1]))),
-        "known": Mean(np.float64((rates[some] >= 0).sum()), prompts),
-        "effective": Mean(np.float64((high.max(-1) > low.min(-1))[some].sum()), prompts),
+        "prompts_known": Mean(np.float64((rates[some] >= 0).sum()), prompts),
+        "prompts_effective": Mean(np.float64((high.max(-1) > low.min(-1))[some].sum()), prompts),
     }

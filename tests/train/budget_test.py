@@ -72,7 +72,7 @@ def test_rates_are_those_of_the_last_time_and_of_real_responses():
     assert after.tolist() == [UNSEEN, 1.0, UNSEEN, 0.5] and (held == UNSEEN).all()
     assert rates_of(after, batch).tolist() == [0.5, 1.0, UNSEEN]
     found = values(of_budget(rates_of(held, batch), batch))
-    assert found == {"share_largest": 2, "share_smallest": 1, "known": 0, "effective": 0.5}
+    assert found == {"share_largest": 2, "share_smallest": 1, "prompts_known": 0, "prompts_effective": 0.5}
 
 
 def test_absent_responses_count_in_no_metric():
@@ -154,9 +154,9 @@ def trained(folder):
 def test_a_run_spends_its_budget_on_prompts_by_what_is_known_of_them(whole):
     folder, learnt = whole
     found = trained(folder)
-    assert found[0]["known"] == 0 and found[-1]["known"] > 0.5
+    assert found[0]["prompts_known"] == 0 and found[-1]["prompts_known"] > 0.5
     assert [row["share_largest"] for row in found[:4]] == [4] * 4 and max(row["share_largest"] for row in found) > 4
-    assert min(row["share_smallest"] for row in found) >= 2 and {"pass_at_2", "effective"} <= set(found[0])
+    assert min(row["share_smallest"] for row in found) >= 2 and {"pass_at_2", "prompts_effective"} <= set(found[0])
     for batch in learnt:
         assert batch["tokens"].shape == (4, 8, 8 + 3) and batch["candidate_where"].sum() == 16
         np.testing.assert_array_equal(batch["where"].any(-1), batch["candidate_where"])
