@@ -150,11 +150,12 @@ def check(found: RolloutSettings, task: Mapping[str, Any]) -> None:
         "tempered": bool(found.tempered),
         "segments": bool(found.segments),
         "critic": bool(found.critic),
+        "stop": bool(found.stop),  # a text that begins in one segment and ends in the next would be missed
     }
     barred = {
         "replay": ("task.environment", "evolution", "tempered"),
         "budget": ("task.environment", "evolution", "forks", "tempered", "segments"),
-        "segments": ("task.environment", "evolution", "forks", "tempered", "critic"),
+        "segments": ("task.environment", "evolution", "forks", "tempered", "critic", "stop"),
     }
     for block, names in barred.items():
         for name in names if getattr(found, block) else ():

@@ -144,6 +144,7 @@ def test_trees_are_replayed_for_a_loss_that_reads_advantages(tmp_path):
         ({"critic": {"coefficient": 0.5}}, "segments does not go with critic"),
         ({"evolution": {"members": 2}}, "segments does not go with evolution"),
         ({"tempered": {"target": 0.5}}, "segments does not go with tempered"),
+        ({"stop": ["\n"]}, "segments does not go with stop"),
     ],
 )
 def test_mistakes_are_named(rollout, message):
