@@ -41,7 +41,7 @@ def _of_bias(rows: Sequence[Row]) -> list[parts.Tested]:
     for metric, when in (("slope", "in an update"), ("slope_all", "over all of training")):
         text, sizes = f"slope of lifting over rank, {when}", [{**row, metric: abs(row[metric])} for row in trained]
         found += [
-            (claims.mean_within(f"{text}: grpo", trained, metric, cell(GRPO), high=0.0), BIAS),
+            *((claims.mean_within(f"{text}: {m}", trained, metric, cell(m), high=0.0), BIAS) for m in (ONCE, GRPO)),
             (claims.greater(f"{text}: unlikeliness > grpo", trained, metric, cell(UNLIKELY), cell(GRPO)), FLATTER),
             (claims.greater(f"{text}, size: grpo > unlikeliness", sizes, metric, cell(GRPO), cell(UNLIKELY)), FLATTER),
             (claims.greater(f"{text}: grpo, 2 epochs > 1", trained, metric, cell(GRPO), cell(ONCE)), EPOCHS),
