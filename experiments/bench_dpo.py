@@ -11,7 +11,8 @@ printed says which settings were on.
 
 The step is that of ``rlx.train``: forward, method, metrics, AdamW, jitted and donated. With ``--prototype`` a bare
 function of the same mathematics (the model and the head are the library's) is timed in turn with it in this process,
-and the ratio of the medians is printed: what the abstractions of the trainer cost.
+and the ratio of the medians is printed: what the abstractions of the trainer cost. ``floor_cpu_s`` is what the step's
+matrix products would take at the rate of a square one on this machine, ``floor_share`` its share of the median step.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from experiments import floor
 from experiments import workload as c
 
 
@@ -164,6 +166,7 @@ def main(argv: list[str] | None = None) -> None:
         "import_s": round(import_s, 1), "margin_first": margins[0], "margin_last": margins[-1],
         "compile_cpu_s": round(compile_cpu_s, 2), "median_cpu_s": round(clock.median_cpu_s(), 3),
     }  # fmt: skip
+    measured |= floor.distance(floor.dpo_gflop(args.reference == "cached"), clock.median_cpu_s())
     tokens = 2 * c.PAIR_BATCH * (c.PROMPT_LEN + c.RESPONSE_LEN)
     c.report("rlx", "dpo", clock, tokens, **measured, **settings, **extra)
 

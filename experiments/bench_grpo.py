@@ -8,7 +8,7 @@ A step draws 4 responses of 64 tokens to each of 4 prompts, rewards them by the 
 once with a KL penalty to a fixed reference (k3, 0.04): the sampler of ``rlx.rollout`` and the step of ``rlx.train``,
 reference on the fly. The line says what sampling and updating cost apart. With ``--prototype`` a bare step
 (``bench_grpo_bare``) is timed in turn with it in this process, and the ratio of the medians is printed: what the
-abstractions cost.
+abstractions cost. ``floor_cpu_s`` is what the matrix products of the step would take at the rate of a square one here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from experiments import floor
 from experiments import workload as c
 from experiments.bench_dpo import model_config
 
@@ -113,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         "first_step_cpu_s": round(spent["sample"][0] + spent["update"][0], 2),
         "median_cpu_s": round(clock.median_cpu_s(), 3), "loss_last": metrics.values(reported)["loss"],
     }  # fmt: skip
+    measured |= floor.distance(floor.grpo_gflop(), clock.median_cpu_s())
     settings = {name: getattr(args, name) for name in ("layers", "remat", "trim", "top_p")}
     if args.prototype:
         from experiments.bench_grpo_bare import make_step

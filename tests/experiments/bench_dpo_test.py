@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import bench_dpo, workload
+from experiments import bench_dpo, floor, workload
 from rlx import models
 
 CONSTANTS = [name for name in vars(workload) if name.isupper() and name != "MODEL"]
@@ -65,6 +65,19 @@ def test_prints_the_line_of_the_peers(tiny, capsys, flags):
     assert (line["peer"], line["task"], line["tokens_per_step"]) == ("rlx", "dpo", 2 * 2 * (3 + 6))
     assert line["margin_first"] == pytest.approx(0, abs=1e-6) and line["margin_last"] != 0
     assert ("ratio_to_bare" in line) == ("--prototype" in flags)
+    assert {"gflop", "floor_cpu_s", "floor_share"} <= set(line) and line["gflop_per_cpu_s"] > 0
+
+
+def test_the_floor_counts_the_matrix_products_of_the_compiled_forward_pass():
+    model = models.build(workload.MODEL)
+    tokens = np.zeros((2, 24), np.int32)
+
+    def logits(params, tokens):
+        hidden, unembedding = model.apply(params, tokens, None)
+        return hidden.reshape(-1, hidden.shape[-1]) @ unembedding
+
+    found = jax.jit(logits).lower(model.init(0), tokens).compile().cost_analysis()["flops"]
+    assert floor.forward_gflop(2, 24, 24) * 1e9 == pytest.approx(found, rel=0.02)
 
 
 def test_prototype_and_library_compute_the_same(tiny):
