@@ -29,6 +29,7 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
         axis.set(xlabel="rank in the group: likeliest to rarest", ylabel="share", title=f"right samples lifted {when}")
     axes[2].set(xlabel="samples k", ylabel="pass@k", title="held-out prompts: every seed, and the mean")
     axes[2].set_xscale("log", base=2)
+    axes[2].set_xticks(TRIES, [str(k) for k in TRIES])
     axes[3].set(xlabel="step", ylabel="reward", title="reward, means over 10 steps")
     axes[2].legend(frameon=False, fontsize="small")
     temporary = path.with_name(f".plot.{os.getpid()}.png")
