@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlx import models, ops
+from rlx import models
 from rlx.errors import UserError
 from rlx.rollout import Sampling, sample
 from rlx.rollout.forks import grow, trunks_of
@@ -37,17 +37,8 @@ def test_whole_responses_come_first_and_branches_share_their_beginning(tree):
             np.testing.assert_array_equal(found.tokens[p, 2 + branch, :place], trunks.tokens[p, trunk, :place])
 
 
-def test_log_probabilities_and_entropy_are_those_of_one_forward_pass(tree):
-    _, found = tree
-    count, group, size = found.tokens.shape
-    tokens = np.concatenate([np.repeat(PROMPT, group, 0), found.tokens.reshape(-1, size)], 1)
-    valid = np.concatenate([np.repeat(VALID, group, 0), found.where.reshape(-1, size)], 1)
-    hidden, unembedding = jax.jit(MODEL.apply)(PARAMS, tokens, valid)
-    want = ops.linear_token_statistics(
-        ops.predicting(hidden, 3), unembedding, tokens[:, 3:], where=valid[:, 3:], statistics=("logp", "entropy")
-    )
-    np.testing.assert_allclose(found.logprobs.reshape(-1, size), want.logp, atol=1e-5)
-    np.testing.assert_allclose(found.entropy.reshape(-1, size), want.entropy, atol=1e-5)
+def test_log_probabilities_and_entropy_are_those_of_one_forward_pass(tree, assert_numbers_of_one_forward_pass):
+    assert_numbers_of_one_forward_pass(MODEL, PARAMS, PROMPT, VALID, tree[1])
 
 
 def test_lengths_ends_and_padding_agree(tree):

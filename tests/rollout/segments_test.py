@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlx import models, ops
+from rlx import models
 from rlx.policy.trees import spo_tree_value, tree_mc_value
 from rlx.rollout import Rollout, Sampling
 from rlx.rollout.segments import ABSENT, ROOT, arrays_of, draw, tree_of
@@ -34,17 +34,8 @@ def test_leaves_share_the_segments_above_them(trees):
     assert len({tuple(row) for row in found.tokens[1]}) > 4  # branches go their own ways
 
 
-def test_log_probabilities_and_entropy_are_those_of_one_forward_pass(trees):
-    found = trees.rollout
-    count, group, size = found.tokens.shape
-    tokens = np.concatenate([np.repeat(PROMPT, group, 0), found.tokens.reshape(-1, size)], 1)
-    valid = np.concatenate([np.repeat(VALID, group, 0), found.where.reshape(-1, size)], 1)
-    hidden, unembedding = jax.jit(MODEL.apply)(PARAMS, tokens, valid)
-    want = ops.linear_token_statistics(
-        ops.predicting(hidden, 3), unembedding, tokens[:, 3:], where=valid[:, 3:], statistics=("logp", "entropy")
-    )
-    np.testing.assert_allclose(found.logprobs.reshape(-1, size), want.logp, atol=1e-5)
-    np.testing.assert_allclose(found.entropy.reshape(-1, size), want.entropy, atol=1e-5)
+def test_log_probabilities_and_entropy_are_those_of_one_forward_pass(trees, assert_numbers_of_one_forward_pass):
+    assert_numbers_of_one_forward_pass(MODEL, PARAMS, PROMPT, VALID, trees.rollout)
 
 
 def test_lengths_ends_and_padding_agree(trees):

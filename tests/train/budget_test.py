@@ -13,7 +13,6 @@ from rlx.policy.rollouts import knapsack_budget_allocation
 from rlx.report.rows import read_rows
 from rlx.rollout import Rollout
 from rlx.rollout.rewards import Rewards
-from rlx.train import rollouts
 from rlx.train.assemble import assemble
 from rlx.train.budget import UNSEEN, allocate, blank, rates_of, remember
 from rlx.train.budget import measured as of_budget
@@ -138,13 +137,9 @@ def config(name="grpo", **rollout):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, recorded):
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    learnt, put = [], rollouts.put_batch
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollouts, "put_batch", lambda batch, mesh: learnt.append(dict(batch)) or put(batch, mesh))
-        train(config(), folder)
-    return folder, learnt
+    return folder, recorded(config(), folder)
 
 
 def trained(folder):

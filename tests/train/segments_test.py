@@ -12,7 +12,6 @@ from rlx.report.rows import read_rows
 from rlx.rollout import Rollout
 from rlx.rollout.rewards import Rewards
 from rlx.rollout.segments import ARRAYS, ROOT, tree_of
-from rlx.train import rollouts
 from rlx.train.assemble import assemble
 from rlx.train.draws import Drawn
 from rlx.train.interrupts import Stopped
@@ -85,13 +84,9 @@ def test_the_advantage_of_a_token_is_that_of_its_node():
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, recorded):
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    learnt, put = [], rollouts.put_batch
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollouts, "put_batch", lambda batch, mesh: learnt.append(dict(batch)) or put(batch, mesh))
-        train(config(), folder)
-    return folder, learnt
+    return folder, recorded(config(), folder)
 
 
 def test_a_run_learns_from_trees(whole):
