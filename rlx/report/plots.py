@@ -158,10 +158,11 @@ def _bars(axis: Axes, rows: Sequence[Row], metric: str, keys: Sequence[str]) -> 
     kinds = list(dict.fromkeys(text(row.get(keys[0])) for row in rows)) if keys else [""]
     colours = [COLOURS[kinds.index(text(row.get(keys[0]))) % 7] if keys else COLOURS[0] for row in rows]
     means = [row[metric].mean for row in rows]
-    axis.barh(positions, means, xerr=_errors(rows, metric), color=colours, alpha=0.75, capsize=3)
+    errors = _errors(rows, metric)
+    axis.barh(positions, means, xerr=errors, color=colours, alpha=0.75, capsize=3)
     axis.set_yticks(positions, names)
     axis.invert_yaxis()
-    axis.set_xlabel(f"{metric} (mean, 95 % interval)")
+    axis.set_xlabel(metric if errors is None else f"{metric} (mean, 95 % interval)")
 
 
 def _lines(axis: Axes, rows: Sequence[Row], metric: str, axis_key: str, keys: Sequence[str]) -> None:
@@ -180,14 +181,18 @@ def _lines(axis: Axes, rows: Sequence[Row], metric: str, axis_key: str, keys: Se
         axis.errorbar(places, means, yerr=_errors(group, metric), capsize=3, label=name, **style)
     if logarithmic:
         axis.set_xscale("log")
-    axis.set(xlabel=axis_key, ylabel=f"{metric} (mean, 95 % interval)")
+    single = _errors(rows, metric) is None
+    axis.set(xlabel=axis_key, ylabel=metric if single else f"{metric} (mean, 95 % interval)")
     if any(groups):
         many = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if len(groups) > 7 else {}  # beside, not on the lines
         axis.legend(frameon=False, fontsize="small", **many)
 
 
-def _errors(rows: Sequence[Row], metric: str) -> list[list[float]]:
+def _errors(rows: Sequence[Row], metric: str) -> list[list[float]] | None:
+    """Lengths of the whiskers, 0 where a cell has one run alone; None where all have."""
     ends = [(row[metric].mean - row[metric].low, row[metric].high - row[metric].mean) for row in rows]
+    if not any(math.isfinite(end) for side in ends for end in side):
+        return None
     return [[end if math.isfinite(end) else 0.0 for end in side] for side in zip(*ends, strict=True)]
 
 

@@ -51,7 +51,8 @@ def write_sweep_report(workdir: str | os.PathLike[str], metrics: Sequence[str] =
     write_atomically(workdir / "table.md", head + tables.markdown(cells, columns) + note)
     write_atomically(workdir / "table.csv", tables.csv_text(cells, [*by, *known, "n"]))
     temporary = workdir / f".plot.{os.getpid()}.png"
-    plots.cells(cells, temporary, by=telling_keys(cells, by), metrics=shown[:IN_PLOT], title=title)
+    drawn = list(metrics) or telling_metrics(cells, known)
+    plots.cells(cells, temporary, by=telling_keys(cells, by), metrics=drawn[:IN_PLOT], title=title)
     os.replace(temporary, workdir / "plot.png")
     return [{column: cell.get(column) for column in columns} for cell in cells]
 
@@ -91,6 +92,17 @@ def telling_keys(cells: Sequence[Mapping[str, Any]], by: Sequence[str]) -> list[
         if len({tuple(repr(cell.get(other)) for other in rest) for cell in cells}) == len(cells):
             kept = rest
     return kept
+
+
+def telling_metrics(cells: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """The metrics that differ between cells; all of them where none does.
+
+    >>> rows = [{"lr": lr, "loss": lr, "examples": 8} for lr in (0.1, 0.2)]
+    >>> cells = tables.summarise(rows, ["lr"], ["loss", "examples"])
+    >>> telling_metrics(cells, ["loss", "examples"])
+    ['loss']
+    """
+    return [name for name in names if len({repr(cell.get(name)) for cell in cells}) > 1] or list(names)
 
 
 def is_seed(key: str) -> bool:
