@@ -15,7 +15,7 @@ from rlx.train.main import train
 CONFIG = Path(__file__).parents[1] / "configs" / "rl.py"
 NOTE = "sft.json"
 ANSWERS = {"steps": 4000, "every": 5, "loss": 0.8}
-"""Of :func:`learn_answers`: how long sums stay at chance differs from seed to seed, from 175 steps to 1790."""
+"""Of :func:`learn_answers`: how long sums stay at chance differs from seed to seed, so that few need all the steps."""
 
 
 def base(size: str, seed: int, stage: str, **settings: Any) -> ConfigDict:

@@ -68,6 +68,8 @@ def _find_model(settings: Settings, owner: str = "a component of config.rl.rollo
     def check(name: str, *, win_rate: bool = False) -> None:
         if name == "reward" and "reward" not in settings.stages:
             raise UserError(f"{owner} names the model of the stage 'reward', which config.stages lacks.")
+        if name == "reward" and not settings.stage("reward").steps:
+            raise UserError(f"{owner} names the model of the stage 'reward', which config.reward.steps=0 leaves out.")
         if name == "reward":
             check_use(build(settings.method_of("reward")), None, win_rate)
         else:

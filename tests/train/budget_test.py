@@ -16,7 +16,6 @@ from rlx.rollout.rewards import Rewards
 from rlx.train.assemble import assemble
 from rlx.train.budget import UNSEEN, allocate, blank, rates_of, remember
 from rlx.train.budget import measured as of_budget
-from rlx.train.interrupts import Stopped
 from rlx.train.lessons import make_estimator
 from rlx.train.main import train
 from rlx.train.memory import RATES
@@ -164,13 +163,8 @@ def test_a_run_spends_its_budget_on_prompts_by_what_is_known_of_them(whole):
 
 
 @pytest.mark.parametrize("moment", [2, 5])
-def test_a_stopped_run_goes_on_with_the_same_shares(tmp_path, whole, moment):
-    with pytest.raises(Stopped):
-        train(config(), tmp_path, stop=lambda stage, step: step == moment)
-    train(config(), tmp_path)
-    assert read_rows(tmp_path / "metrics.jsonl") == read_rows(whole[0] / "metrics.jsonl")
-    ours, theirs = (restore(folder).state for folder in (tmp_path, whole[0]))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+def test_a_stopped_run_goes_on_with_the_same_shares(whole, assert_goes_on, moment):
+    assert_goes_on(config(), whole[0], moment)
 
 
 def test_pairs_replay_and_a_baseline_go_along(tmp_path):

@@ -3,11 +3,16 @@
 import functools
 import json
 
+import jax
+import numpy as np
 import pytest
 
 from rlx import models
+from rlx.report.rows import read_rows
 from rlx.train import assemble, rollouts, trainer
+from rlx.train.interrupts import Stopped
 from rlx.train.main import train
+from rlx.train.restore import restore
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +38,18 @@ def recorded():
         return learnt
 
     return run
+
+
+@pytest.fixture
+def assert_goes_on(tmp_path):
+    """``(config, whole, moment)``: stopped after a step and started again, a run ends with the bits of ``whole``."""
+
+    def check(config, whole, moment):
+        with pytest.raises(Stopped):
+            train(config, tmp_path, stop=lambda stage, step: step == moment)
+        train(config, tmp_path)
+        assert read_rows(tmp_path / "metrics.jsonl") == read_rows(whole / "metrics.jsonl")
+        ours, theirs = (restore(folder).state for folder in (tmp_path, whole))
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+    return check

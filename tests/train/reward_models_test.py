@@ -154,6 +154,8 @@ def test_messages_name_the_culprit(pairs):
         wrong(reward={**config["reward"], "method": None})
     with pytest.raises(UserError, match=r"config\.start names the run /nowhere, which is no run directory"):
         wrong(start="/nowhere")
+    with pytest.raises(UserError, match=r"the model of the stage 'reward', which config\.reward\.steps=0 leaves out"):
+        wrong(reward={**config["reward"], "steps": 0})
     del config["reward"]
     with pytest.raises(UserError, match="names the model of the stage 'reward', which config.stages lacks"):
         assemble(config | {"stages": ("sft", "rl")})

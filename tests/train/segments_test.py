@@ -14,12 +14,10 @@ from rlx.rollout.rewards import Rewards
 from rlx.rollout.segments import ARRAYS, ROOT, tree_of
 from rlx.train.assemble import assemble
 from rlx.train.draws import Drawn
-from rlx.train.interrupts import Stopped
 from rlx.train.lessons import make_estimator
 from rlx.train.main import train
 from rlx.train.response_metrics import of_trees
 from rlx.train.responses import batch_of
-from rlx.train.restore import restore
 
 pytestmark = pytest.mark.usefixtures("one_model")
 
@@ -104,13 +102,8 @@ def test_a_run_learns_from_trees(whole):
 
 
 @pytest.mark.parametrize("moment", [1, 3])
-def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, whole, moment):
-    with pytest.raises(Stopped):
-        train(config(), tmp_path, stop=lambda stage, step: step == moment)
-    train(config(), tmp_path)
-    assert read_rows(tmp_path / "metrics.jsonl") == read_rows(whole[0] / "metrics.jsonl")
-    ours, theirs = (restore(folder).state for folder in (tmp_path, whole[0]))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+def test_a_stopped_run_goes_on_to_the_same_numbers(whole, assert_goes_on, moment):
+    assert_goes_on(config(), whole[0], moment)
 
 
 def test_trees_are_replayed_for_a_loss_that_reads_advantages(tmp_path):
