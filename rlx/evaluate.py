@@ -19,7 +19,7 @@ from rlx.train.programs import as_read, standing
 from rlx.train.restore import Restored, open_run
 from rlx.train.sharding import put_batch
 from rlx.train.step import make_eval_step
-from rlx.train.trainer import REWARD_MODEL, programs_of
+from rlx.train.trainer import kept_reward_model, programs_of
 from rlx.train.workdir import CHECKPOINTS
 
 USAGE = """python -m rlx.evaluate --checkpoint=DIR [--data=FILE]
@@ -43,7 +43,7 @@ def evaluate(checkpoint: Restored, data: str | None = None) -> Row:
     dataset = _dataset(checkpoint, data)
     if stage.rollout is not None:
         return _of_responses(checkpoint, dataset)
-    beside, models = standing(stage, checkpoint.held)
+    beside, models = standing(stage, checkpoint.held, run.model)
     program = make_eval_step(
         run.model, stage.method, mesh=run.mesh, prompt_length=dataset.lengths.prompt, models=models
     )
@@ -60,7 +60,7 @@ def evaluate(checkpoint: Restored, data: str | None = None) -> Row:
 def _of_responses(checkpoint: Restored, dataset: pipeline.Dataset) -> Row:
     """What the likeliest responses to the prompts are worth, or the episodes of the likeliest actions."""
     checkpoints = Checkpoints(checkpoint.folder / CHECKPOINTS)
-    judge = checkpoints.restore_policy(REWARD_MODEL, checkpoint.state.params["policy"])
+    judge = kept_reward_model(checkpoint.run, checkpoints, checkpoint.state.params["policy"])
     held, cache = checkpoint.held, checkpoint.folder / "cache"
     programs = programs_of(checkpoint.run, checkpoint.stage, dataset, dataset, held, judge, cache)
     return average(partial(programs.evaluate, checkpoint.state), programs.held_out())

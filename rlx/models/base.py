@@ -69,6 +69,8 @@ class Model(NamedTuple):
     scalar value or reward head (None: the model has none), ``decode`` the cached path of the sampler (None: the
     sampler calls ``apply`` on the whole sequence for each token), ``shared`` and ``packed`` are the forms of ``apply``
     that compute less when responses share a prompt or are of uneven length (None: there is only ``apply``).
+    ``trainable(params)`` is a tree of bool like ``params`` (arrays or shapes), True where training moves a leaf (None:
+    everywhere); what it does not move has neither gradient nor optimiser state (:mod:`rlx.models.moving`).
     """
 
     init: Callable[[int], Params]
@@ -80,3 +82,4 @@ class Model(NamedTuple):
     decode: Decode | None = None
     shared: SharedPolicy | None = None
     packed: PackedPolicy | None = None
+    trainable: Callable[[Params], Any] | None = None

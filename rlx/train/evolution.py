@@ -8,7 +8,6 @@ optimiser takes for the gradient. Noise is drawn anew from the key and the step,
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,13 +20,15 @@ from rlx import metrics
 from rlx.data.dataset import Dataset
 from rlx.errors import UserError
 from rlx.metrics import Metrics
+from rlx.models.moving import join, moving
 from rlx.policy.evolution import eggroll_fitness, eggroll_gradient, eggroll_noise, perturb
 from rlx.train.assemble import Run, Stage
 from rlx.train.blocks import block_of
 from rlx.train.loop import HostBatch, Programs
+from rlx.train.moved import donating, whole
 from rlx.train.reward_models import finder
 from rlx.train.rollouts import DRAWS, evaluation, held_out_batches, reward_of, source_of
-from rlx.train.state import TrainState
+from rlx.train.state import TrainState, moving_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,29 +77,33 @@ def make_evolution_programs(
         noise = eggroll_noise(key, policy, members=member[None], rank=own.rank)
         return jax.tree.map(lambda x: x[0], perturb(policy, noise, sigma=own.sigma))
 
-    @functools.partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, key: jax.Array, scores: jax.Array) -> tuple[TrainState, Metrics]:
-        noise = eggroll_noise(key, state.params["policy"], members=jnp.arange(own.members), rank=own.rank)
+        moved = moving_params(run.model, state.params)
+        noise = eggroll_noise(key, moved["policy"], members=jnp.arange(own.members), rank=own.rank)
         slope = eggroll_gradient(noise, eggroll_fitness(scores), sigma=own.sigma)
         grads = {"policy": slope, "method": jax.tree.map(jnp.zeros_like, state.params["method"])}
-        updates, opt_state = stage.optimizer.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        updates, opt_state = stage.optimizer.update(grads, state.opt_state, moved)
+        params: Any = optax.apply_updates(moved, updates)
         reported: Metrics = {
             "loss": metrics.mean_of(-scores),
             "grad_norm": metrics.mean_of(optax.tree.norm(slope)),
             "member_deviation": metrics.mean_of(scores.std()),
         }
-        return state._replace(step=state.step + 1, params=params, opt_state=opt_state), reported
+        after = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
+        return whole(after, state.params["policy"]), reported
+
+    moved_by = donating(run.model, update)
 
     def step(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         scores, found, real = [], {}, batch["candidate_where"]
         for member in range(own.members):
-            policy = member_of(state.params["policy"], key, jnp.int32(member))
+            part = member_of(moving(run.model, state.params["policy"]), key, jnp.int32(member))
+            policy = join(part, state.params["policy"])
             drawn = source.collect(policy, batch, jax.random.fold_in(key, DRAWS), group=settings.group)
             scores.append(np.mean(drawn.batch["rewards"], where=np.broadcast_to(real, drawn.batch["rewards"].shape)))
             found = metrics.merge(found, drawn.metrics)
-        state, of_update = update(state, key, jnp.asarray(scores, jnp.float32))
+        state, of_update = moved_by(state, key, jnp.asarray(scores, jnp.float32))
         return state, found | of_update
 
     return Programs(step, evaluation(tests), held_out_batches(held_out, stage))

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from rlx import errors, numerics, ops
 from rlx.method import Method
 from rlx.models import Model
+from rlx.models.moving import join
 from rlx.train import packing, sharding
 from rlx.train.policies import ROLES
 from rlx.types import VOCABULARY, Array
@@ -87,8 +88,8 @@ class Forward:
         Args:
           params: policy parameters, the ones that are differentiated.
           batch: tokens, valid, where ``[B, K, T]``, candidate_where ``[B, K]`` and what the data brings along.
-          auxiliary: parameters of the other policies by role (:data:`rlx.train.policies.ROLES`); the batch may carry
-            cached reference log-probabilities instead.
+          auxiliary: parameters of the other policies by role (:data:`rlx.train.policies.ROLES`), or their moving part,
+            which is joined with ``params``; the batch may carry cached reference log-probabilities instead.
           names: vocabulary names.
 
         Raises:
@@ -104,7 +105,7 @@ class Forward:
         for role, prefix in ROLES.items():
             wanted = {name for name in names if name.startswith(prefix) and name not in found}
             if wanted and role in auxiliary:
-                found |= self._beside(role, prefix, auxiliary[role], batch, where, wanted)
+                found |= self._beside(role, prefix, (auxiliary[role], params), batch, where, wanted)
         self._check(names, found)
         return found
 
@@ -134,10 +135,14 @@ class Forward:
         return {name: array for name, array in found.items() if name in wanted}
 
     def _beside(self, role: str, prefix: str, params: Any, batch: Mapping, where: Array, wanted: set[str]) -> Arrays:
-        """What another policy gives of ``wanted``; that of several opponents has their axis before the candidates'."""
-        model = self.models.get(role, self.model)
+        """What another policy gives of ``wanted``; that of several opponents has their axis before the candidates'.
+
+        ``params`` are its own and those of the policy, of which it has the leaves that stay.
+        """
+        model, (params, policy) = self.models.get(role, self.model), params
 
         def arrays(params: Any) -> Arrays:
+            params = params if role in self.models else join(params, policy)
             found: Arrays = {}
             if wanted != {f"{prefix}kl_logps"}:
                 hidden, unembedding = self._apply(model, params, batch)

@@ -11,6 +11,7 @@ import numpy as np
 from rlx.data.dataset import Dataset
 from rlx.method import Method
 from rlx.models import Model
+from rlx.models.moving import moving
 from rlx.train import packing, policies, reference
 from rlx.train.assemble import Run, Stage
 from rlx.train.log import say
@@ -30,8 +31,8 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
       held: the policy as the stage started; None where nothing reads it.
       cache: folder of cached reference log-probabilities.
     """
-    beside, models = standing(stage, held)
-    attached = _cached_reference(run, stage, {"train": train_set, "eval": held_out}, beside, cache)
+    beside, models = standing(stage, held, run.model)
+    attached = _cached_reference(run, stage, {"train": train_set, "eval": held_out}, held, cache)
     auxiliary = {role: policy for role, policy in beside.items() if role != "reference" or not attached}
     size = stage.settings.batch_size
     shared = {"mesh": run.mesh, "prompt_length": train_set.lengths.prompt, "models": models}
@@ -60,8 +61,11 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
     )
 
 
-def standing(stage: Stage, held: Any) -> tuple[dict[str, Any], dict[str, Model]]:
-    """Parameters of the roles that do not follow the policy, and the models of those that have one of their own."""
+def standing(stage: Stage, held: Any, model: Model) -> tuple[dict[str, Any], dict[str, Model]]:
+    """Parameters of the roles that do not follow the policy, and the models of those that have one of their own.
+
+    Of policies of ``model``, the moving part: a step takes the other from the policy that it trains.
+    """
     params: dict[str, Any] = {}
     models: dict[str, Model] = {}
     for role, rule in stage.rules.items():
@@ -71,7 +75,7 @@ def standing(stage: Stage, held: Any) -> tuple[dict[str, Any], dict[str, Model]]
             other = restore(rule.run)
             params[role], models[role] = other.state.params["policy"], other.run.model
         elif not rule.follows:
-            params[role] = policies.start(role, held, rule.count)
+            params[role] = policies.start(role, moving(model, held), rule.count)
     return params, models
 
 
@@ -90,7 +94,7 @@ def as_read(batch: HostBatch, method: Method) -> HostBatch:
 
 
 def _cached_reference(
-    run: Run, stage: Stage, data: dict[str, Dataset], beside: dict[str, Any], cache: Path
+    run: Run, stage: Stage, data: dict[str, Dataset], held: Any, cache: Path
 ) -> dict[str, np.ndarray]:
     """Cached log-probabilities by split; nothing where the reference runs in every step."""
     rule = stage.rules.get("reference")
@@ -98,7 +102,7 @@ def _cached_reference(
         return {}
     used, wanted = stage.settings.steps * stage.settings.batch_size, run.settings.reference
     if reference.is_cached(stage.method, wanted, used, len(data["train"])):
-        return {split: _scored(run, stage, dataset, beside["reference"], cache) for split, dataset in data.items()}
+        return {split: _scored(run, stage, dataset, held, cache) for split, dataset in data.items()}
     if wanted == "cached":
         names = ", ".join(sorted(reference.needed(stage.method)))
         say(f"{stage.method.name} reads {names}, not a matter of one example: the reference runs in every step")

@@ -11,6 +11,7 @@ from rlx.errors import UserError, close_matches
 from rlx.train import policies
 from rlx.train.assemble import Run, Stage, assemble
 from rlx.train.checkpoint import Checkpoints
+from rlx.train.kept import kept_policy, restore_state
 from rlx.train.state import TrainState
 from rlx.train.trainer import REFERENCE, make_state
 from rlx.train.workdir import CACHE, CHECKPOINTS, CONFIG, use_compilation_cache
@@ -60,8 +61,9 @@ def restore(path: str | os.PathLike[str]) -> Restored:
             f"--checkpoint={path} is from the stage {notes['stage']!r}, which {folder / CONFIG} does not have."
         )
     like = make_state(run, stage, notes["examples"])
-    state = checkpoints.restore(number, like).state
-    held = checkpoints.restore_policy(REFERENCE, like.params["policy"]) if policies.keeps_start(stage.rules) else None
+    state, held = restore_state(run.model, checkpoints, number, like), None
+    if policies.keeps_start(stage.rules):
+        held = kept_policy(run.model, checkpoints, REFERENCE, state.params["policy"])
     checkpoints.close()
     return Restored(folder, run, stage, notes["step"], state, held)
 

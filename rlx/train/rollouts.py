@@ -18,6 +18,7 @@ from rlx import metrics
 from rlx.data.dataset import Dataset
 from rlx.metrics import Mean, Metrics
 from rlx.models import Model
+from rlx.models.moving import join
 from rlx.rollout import rewards
 from rlx.rollout.rewards import Reward
 from rlx.train import packing, tempered
@@ -49,7 +50,7 @@ def make_rollout_programs(
     """
     settings = stage.rollout
     assert settings is not None  # a stage of this kind
-    beside, models_of_roles = standing(stage, held)
+    beside, models_of_roles = standing(stage, held, run.model)
     lengths = train_set.lengths.prompt, settings.max_new_tokens
     models = finder(run, lengths, reward_model)
     reward = reward_of(settings, run, models)
@@ -62,7 +63,7 @@ def make_rollout_programs(
     def step(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         began = time.perf_counter()
-        policy = jax.block_until_ready(state.followers.get(SAMPLER, state.params["policy"]))
+        policy = jax.block_until_ready(sampler_of(state))
         ready = time.perf_counter()
         held = jax.device_get(state.memory)
         asked = memory.ask(held, batch)
@@ -81,6 +82,12 @@ def make_rollout_programs(
         return state._replace(memory=held), found
 
     return Programs(step, evaluation(tests), held_out_batches(held_out, stage), speed.take)
+
+
+def sampler_of(state: TrainState) -> Any:
+    """The policy that draws: one that follows, where the stage has it, and its own."""
+    policy = state.params["policy"]
+    return join(state.followers[SAMPLER], policy) if SAMPLER in state.followers else policy
 
 
 def update_of(run: Run, stage: Stage, models: Mapping[str, Model], prompt_length: int) -> Step:

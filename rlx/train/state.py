@@ -10,17 +10,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlx.method import Method, Shapes
 from rlx.models import Model
+from rlx.models.moving import join, moving, staying
 from rlx.train import policies, sharding
 
 
 class TrainState(NamedTuple):
     """Attributes:
     step: optimiser steps taken, int32.
-    params: ``{"policy": ..., "method": ...}``, what the optimiser moves.
+    params: ``{"policy": ..., "method": ...}``; the optimiser moves it, but for leaves of the policy that stay.
     opt_state: of optax.
     method_state: signals of the method.
     key: base of the random numbers; step t uses ``fold_in(key, t)``.
-    followers: parameters of the policies that follow this one, by role (:mod:`rlx.train.policies`).
+    followers: the moving part of the policies that follow this one, by role (:mod:`rlx.train.policies`).
     memory: what rollouts remember between steps (:mod:`rlx.train.memory`), apart from what an update touches.
     """
 
@@ -31,6 +32,11 @@ class TrainState(NamedTuple):
     key: jax.Array
     followers: dict[str, Any] = {}
     memory: dict[str, Any] = {}
+
+
+def moving_params(model: Model, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What the optimiser moves of the ``params`` of a state."""
+    return {**params, "policy": moving(model, params["policy"])}
 
 
 def state_shardings(
@@ -47,12 +53,14 @@ def state_shardings(
         "policy": sharding.tree_shardings(policy, policy_specs, mesh),
         "method": sharding.tree_shardings(state.params["method"], method_specs[0], mesh),
     }
+    moved = {**params, "policy": moving(model, policy, params["policy"])}
     opt_state = optax.tree_utils.tree_map_params(
-        optimizer, lambda _, where: where, state.opt_state, params, transform_non_params=lambda _: replicated
+        optimizer, lambda _, where: where, state.opt_state, moved, transform_non_params=lambda _: replicated
     )
     method_state = sharding.tree_shardings(state.method_state, method_specs[1], mesh)
+    own_specs = policy_specs and moving(model, policy, policy_specs)
     followers = {
-        role: sharding.tree_shardings(tree, _stacked(policy_specs) if role == "opponents" else policy_specs, mesh)
+        role: sharding.tree_shardings(tree, _stacked(own_specs) if role == "opponents" else own_specs, mesh)
         for role, tree in state.followers.items()
     }
     memory = sharding.tree_shardings(state.memory, None, mesh)
@@ -86,7 +94,8 @@ def create_state(
       shapes: sizes for the method's own arrays.
       seed: of the policy, the method and the run's random numbers.
       mesh: where the state lives.
-      policy: parameters to start from, of an earlier stage or a checkpoint; copied, so that donation cannot eat them.
+      policy: parameters to start from, of an earlier stage or a checkpoint; copied, so that donation cannot eat them
+        (leaves that stay are not donated, and shared).
       rules: the policies beside this one; those that follow it become part of the state.
       memory: of rollouts, as they start.
     """
@@ -94,14 +103,19 @@ def create_state(
     method_key, run_key = jax.random.split(key)
     own, method_state = method.init(method_key, shapes)
     params = {"policy": model.init(seed) if policy is None else policy, "method": own}
-    opt_shape = jax.eval_shape(optimizer.init, params)
-    followers = policies.followers(rules or {}, params["policy"])
+    first = params["policy"]
+    moved, kept = moving_params(model, params), staying(model, first)
+    opt_shape = jax.eval_shape(optimizer.init, moved)
+    followers = policies.followers(rules or {}, moved["policy"])
     blank = TrainState(
         jnp.zeros((), jnp.int32), params, opt_shape, method_state, run_key, followers, dict(memory or {})
     )
     places = state_shardings(blank, model, method, optimizer, mesh)
-    params = jax.tree.map(place, params, places.params)
-    opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(params)
+    here = places.params["policy"]
+    moved = jax.tree.map(place, moved, {**places.params, "policy": moving(model, first, here)})
+    opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(moved)
+    kept = jax.device_put(kept, staying(model, first, here))
+    params = {**moved, "policy": join(moved["policy"], kept)}
     step, method_state, run_key, followers, remembered = jax.tree.map(
         place,
         (blank.step, method_state, run_key, followers, blank.memory),

@@ -16,10 +16,12 @@ from jax.sharding import Mesh
 from rlx import errors, metrics, numerics
 from rlx.method import Constants, Method
 from rlx.models import Model
+from rlx.models.moving import join
 from rlx.parts import Call, parse
 from rlx.train import policies, sharding
 from rlx.train.forward import Arrays, Forward, method_arrays
-from rlx.train.state import TrainState
+from rlx.train.moved import donating
+from rlx.train.state import TrainState, moving_params
 
 Auxiliary = Mapping[str, Any]
 Step = Callable[[TrainState, Mapping[str, jax.Array], Auxiliary], tuple[TrainState, metrics.Metrics]]
@@ -62,7 +64,7 @@ def make_train_step(
         check_rows(batch, micro_batches * sharding.batch_shards(mesh))
         return _step(forward, method, optimizer, micro_batches, rules or {}, None, state, batch, auxiliary)
 
-    return jax.jit(step, donate_argnums=0)
+    return donating(model, step)
 
 
 def make_pmap_step(
@@ -122,6 +124,7 @@ def _step(
 ) -> tuple[TrainState, metrics.Metrics]:
     key = jax.random.fold_in(state.key, state.step)
     auxiliary = {**auxiliary, **state.followers}
+    policy, moved = state.params["policy"], moving_params(forward.model, state.params)
     pieces = jax.tree.map(lambda x: _cut(x, parts), dict(batch))
 
     def prepare(arrays: Arrays) -> tuple[Constants, Any]:
@@ -131,7 +134,8 @@ def _step(
     def objective(params, piece, constants):
         """Numerator of a micro-batch; without ``constants`` it is the whole batch and prepares itself."""
         names = method.needs if constants is not None else (*method.needs, *method.prepare_needs)
-        arrays = method_arrays(method, forward(params["policy"], piece, auxiliary, wanted(method, piece, names)))
+        own = join(params["policy"], policy)
+        arrays = method_arrays(method, forward(own, piece, auxiliary, wanted(method, piece, names)))
         method_state = state.method_state
         if constants is None:
             constants, method_state = prepare(arrays)
@@ -141,14 +145,14 @@ def _step(
     differentiate = jax.value_and_grad(objective, has_aux=True)
     if parts == 1:
         piece = {name: x[0] for name, x in pieces.items()}
-        (numerator, (denominator, reported, method_state)), grads = differentiate(state.params, piece, None)
+        (numerator, (denominator, reported, method_state)), grads = differentiate(moved, piece, None)
     else:
         constants, method_state = prepare(_global_arrays(forward, method, state, batch, pieces, auxiliary))
         units = {name: _cut(x, parts) for name, x in constants.units.items()}
 
         def one(piece_and_units):
             piece, units = piece_and_units
-            out = differentiate(state.params, piece, Constants(constants.shared, units))
+            out = differentiate(moved, piece, Constants(constants.shared, units))
             (numerator, (denominator, reported, _)), grads = out
             return numerator, denominator, reported, grads
 
@@ -156,13 +160,14 @@ def _step(
 
     numerator, denominator, grads = numerics.psum((numerator, denominator, grads), axis_name)
     grads = jax.tree.map(lambda g: method.aggregate.divide(g, denominator.astype(g.dtype)), grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params: Any = optax.apply_updates(state.params, updates)
+    updates, opt_state = optimizer.update(grads, state.opt_state, moved)
+    after: Any = optax.apply_updates(moved, updates)
+    params = {**after, "policy": join(after["policy"], policy)}
     reported = metrics.psum(reported, axis_name) | {
         "loss": _loss(method, numerator, denominator),
         "grad_norm": metrics.mean_of(optax.tree.norm(grads)),
     }
-    followers = policies.follow(rules, state.followers, params["policy"], state.step + 1)
+    followers = policies.follow(rules, state.followers, after["policy"], state.step + 1)
     return TrainState(state.step + 1, params, opt_state, method_state, state.key, followers), reported
 
 

@@ -15,6 +15,7 @@ from rlx.data import pipeline
 from rlx.data.dataset import Dataset
 from rlx.errors import UserError
 from rlx.method import Shapes
+from rlx.models.moving import join, moving
 from rlx.report.loggers import JsonlLogger, Loggers, open_loggers
 from rlx.report.rows import truncate
 from rlx.report.run_report import write_report
@@ -22,10 +23,12 @@ from rlx.train import policies
 from rlx.train.assemble import Run, Stage
 from rlx.train.checkpoint import Checkpoints
 from rlx.train.interrupts import Interrupts
+from rlx.train.kept import keep_base, kept_policy, restore_state
 from rlx.train.log import say
 from rlx.train.loop import Outlets, Programs, Row, run_stage
+from rlx.train.moved import part_of
 from rlx.train.programs import make_programs, this_process
-from rlx.train.state import TrainState, create_state
+from rlx.train.state import TrainState, create_state, moving_params
 from rlx.train.workdir import CHECKPOINTS, METRICS, SPEED, Workdir, versions
 
 Stop = Callable[[str, int], bool]
@@ -72,10 +75,11 @@ class Trainer:
 
     def _after(self, stage: Stage, state: TrainState, before: Any) -> Any:
         """The policy that the next stage starts from: a reward model is none, and is kept for the stages to come."""
+        policy, model = state.params["policy"], self.plan.model
         if stage.name != "reward" or stage is self.plan.stages[-1]:
-            return state.params["policy"]
-        self.checkpoints.save_policy(REWARD_MODEL, state.params)
-        return before if before is not None else self.checkpoints.restore_policy(BEFORE_REWARD, state.params["policy"])
+            return policy
+        self.checkpoints.save_policy(REWARD_MODEL, moving_params(model, state.params))
+        return before if before is not None else kept_policy(model, self.checkpoints, BEFORE_REWARD, policy)
 
     def _first_stage(self) -> int:
         """The number of the stage to go on with: the checkpoint's own, which may be at its end."""
@@ -94,11 +98,10 @@ class Trainer:
         train_set, held_out = load_data(self.plan, stage, self.folder.path)
         state = make_state(self.plan, stage, len(train_set), policy)
         if notes is None:
+            self._keep_start(stage, state)
             held, left = self._new_reference(stage, state), {}
-            if stage.name == "reward" and stage is not self.plan.stages[-1]:
-                self.checkpoints.save_policy(BEFORE_REWARD, state.params["policy"])
         else:
-            state = self.checkpoints.restore(self.checkpoints.steps()[-1], state).state
+            state = restore_state(self.plan.model, self.checkpoints, self.checkpoints.steps()[-1], state)
             held = self._saved_reference(stage, state)
             done = stage.settings.steps if notes["ended"] else notes["step"]
             left = {"done": done, "window": notes["window"], "last": notes["results"][stage.name]}
@@ -147,20 +150,28 @@ class Trainer:
             "versions": versions(),
             "wall_s": time.monotonic() - self.began,
         }
-        self.checkpoints.save(before + step, state, notes)
+        self.checkpoints.save(before + step, part_of(self.plan.model, state), notes)
+
+    def _keep_start(self, stage: Stage, state: TrainState) -> None:
+        """Keeps what no checkpoint of the stage holds: what no stage moves, and the policy that ``reward`` leaves."""
+        policy, model = state.params["policy"], self.plan.model
+        if self.notes is None and stage is self.plan.stages[0]:
+            keep_base(model, self.checkpoints, policy)
+        if stage.name == "reward" and stage is not self.plan.stages[-1]:
+            self.checkpoints.save_policy(BEFORE_REWARD, moving(model, policy))
 
     def _new_reference(self, stage: Stage, state: TrainState) -> Any:
         """The policy as the stage starts, kept for resumes; None where the method reads none."""
         if not policies.keeps_start(stage.rules):
             return None
-        policy = jax.tree.map(jax.numpy.copy, state.params["policy"])
+        policy = jax.tree.map(jax.numpy.copy, moving(self.plan.model, state.params["policy"]))
         self.checkpoints.save_policy(REFERENCE, policy)
-        return policy
+        return join(policy, state.params["policy"])
 
     def _saved_reference(self, stage: Stage, state: TrainState) -> Any:
         if not policies.keeps_start(stage.rules):
             return None
-        policy = self.checkpoints.restore_policy(REFERENCE, state.params["policy"])
+        policy = kept_policy(self.plan.model, self.checkpoints, REFERENCE, state.params["policy"])
         if policy is None:
             raise UserError(
                 f"{self.checkpoints.folder / REFERENCE} is gone, the policy at the start of the stage {stage.name!r}: "
@@ -189,7 +200,9 @@ def kept_reward_model(run: Run, checkpoints: Checkpoints, policy: Any) -> Any:
         return None
     own, _ = stage.method.init(jax.random.PRNGKey(0), Shapes(run.model.hidden_size, run.model.vocab_size))
     everywhere = NamedSharding(run.mesh, PartitionSpec())
-    return checkpoints.restore_policy(REWARD_MODEL, {"policy": policy, "method": jax.device_put(own, everywhere)})
+    like = {"policy": moving(run.model, policy), "method": jax.device_put(own, everywhere)}
+    found = checkpoints.restore_policy(REWARD_MODEL, like)
+    return found and {**found, "policy": join(found["policy"], policy)}
 
 
 def programs_of(

@@ -31,7 +31,7 @@ def stage_of(name: str):
     batch = programs.as_read(
         next(train_set.batches(stage.settings.batch_size, seed=0, mismatched=stage.mismatched)), stage.method
     )
-    beside, _ = programs.standing(stage, current.params["policy"])
+    beside, _ = programs.standing(stage, current.params["policy"], run.model)
     return run, stage, current, batch, beside, train_set.lengths.prompt
 
 
