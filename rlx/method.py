@@ -65,7 +65,7 @@ class Method(NamedTuple):
       prepare_needs: those of them that ``prepare`` reads.
       coupling: ``example``, ``group`` or ``batch``: what may never be split without ``prepare``.
       splittable: whether micro-batches give the same result as the whole batch.
-      partition: ``(params, state) -> PartitionSpecs`` of the same structure; None replicates both.
+      partition: ``(params, state) -> PartitionSpecs`` of the same structure, each None to replicate it; None: both.
       hyperparameters: the keywords it was built with.
       data: the kind of examples it trains on: ``pairs``, ``lists``, ``unpaired`` or ``sft`` (single responses).
       preferences: of a preference model, ``(batch, params) -> [..., K, K]``: the probability that response i beats j.

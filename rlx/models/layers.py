@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rlx.models import axes
 from rlx.ops.product import weight_product
 
 
@@ -142,14 +143,16 @@ class Attention(nnx.Module):
 
         q = heads_first(self.query(x) * self.head_dim**-0.5)
         k, v = heads_first(self.key(x)), heads_first(self.value(x))
-        return rotate(q, *rope), rotate(k, *rope), v
+        q = axes.constrain(rotate(q, *rope), ("batch", "heads", "length", None))
+        k, v = (axes.constrain(y, ("batch", "kv_heads", "keys", None)) for y in (rotate(k, *rope), v))
+        return q, k, v
 
     def mix(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | Callable) -> jax.Array:
-        """Attention and the output projection, ``[B * T, D]``; a function as ``mask`` attends in the place of
+        """Attention and the output projection, laid out as ``x`` was; a function as ``mask`` attends in the place of
         ``attend``: ``mask(q, k, v) -> [B, H, T, d]``."""
         b, h, t, d = q.shape
         out = mask(q, k, v) if callable(mask) else attend(q, k, v, mask)
-        return self.output(out.swapaxes(1, 2).reshape(b * t, h * d))
+        return self.output(axes.activation(out.swapaxes(1, 2).reshape(*axes.leading(b, t), h * d), "heads"))
 
 
 class SwiGLU(nnx.Module):
@@ -163,4 +166,5 @@ class SwiGLU(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         # Of four wide arrays only gate and up are kept; their product is cheap to form again.
         down = jax.checkpoint(lambda gate, up, kernel: weight_product(jax.nn.silu(gate) * up, kernel))
-        return down(self.gate(x), self.up(x), self.down.kernel[...].astype(self.down.dtype))
+        gate, up = (axes.activation(y, "ffn") for y in (self.gate(x), self.up(x)))
+        return down(gate, up, self.down.kernel[...].astype(self.down.dtype))

@@ -10,16 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import PartitionSpec
 
 from rlx.errors import UserError, close_matches
+from rlx.models import axes
 from rlx.models.base import Decode, Model, Params
 from rlx.models.heads import ScalarHead
 from rlx.models.layers import Attention, RMSNorm, SwiGLU, Weights, causal_mask, rotary_tables
 
-# Logical axis -> mesh axis. Heads, feed-forward units and vocabulary split over 'model', the other side over 'fsdp'.
-RULES = {"vocab": "model", "heads": "model", "kv_heads": "model", "ffn": "model", "embed": "fsdp", None: None}
-CHOICES = {"head": ("none", "scalar"), "remat": ("none", "full"), "dtype": ("float32", "bfloat16", "float64")}
+CHOICES = {"head": ("none", "scalar"), "remat": ("none", "dots", "full"), "dtype": ("float32", "bfloat16", "float64")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +27,8 @@ class Config:
 
     Attributes:
         head: ``'scalar'`` adds a value or reward head.
-        remat: ``'full'`` recomputes each layer in the backward pass: a third of the memory.
+        remat: ``'full'`` recomputes each layer in the backward pass: a third of the memory; ``'dots'`` keeps the
+            products with weights and recomputes the rest, attention above all.
         scan_layers: one traced layer under ``lax.scan`` with stacked weights: faster to compile from about 8 layers.
         dtype: type of the computation; ``float64`` needs ``jax_enable_x64``.
         param_dtype: type of the parameters, by default the wider of float32 and ``dtype``.
@@ -84,8 +83,8 @@ class Block(nnx.Module):
     def keep(self, x: jax.Array, rope, mask: Any, rows: tuple[int, int]):
         """The output and the keys and values it attended to, ``[B, G, T, d]``."""
         q, k, v = self.attention.project(self.attention_norm(x), rope, rows)
-        x = x + self.attention.mix(q, k, v, mask)
-        return x + self.mlp(self.mlp_norm(x)), k, v
+        x = axes.activation(x + self.attention.mix(q, k, v, mask))
+        return axes.activation(x + self.mlp(self.mlp_norm(x))), k, v
 
     def __call__(self, x: jax.Array, *context: Any) -> jax.Array:
         return self.keep(x, *context)[0]
@@ -108,8 +107,9 @@ class Transformer(nnx.Module):
         self.head = ScalarHead(weights, c.hidden_size) if c.head == "scalar" else None
 
     def embed(self, tokens: jax.Array) -> jax.Array:
-        """``[N, T] -> [N * T, D]``."""
-        return self.embedding[...].astype(self.config.dtype)[tokens.reshape(-1)]
+        """``[N, T] -> [N * T, D]``, or ``[N, T, D]`` (:func:`rlx.models.axes.leading`)."""
+        rows = tokens if axes.splits_length() else tokens.reshape(-1)
+        return axes.activation(self.embedding[...].astype(self.config.dtype)[rows])
 
     def output_matrix(self) -> jax.Array:
         """``[D, V]``: the transposed embedding when tied."""
@@ -130,8 +130,9 @@ class Transformer(nnx.Module):
         def block(x, state):
             return nnx.merge(graph, state)(x, *context)
 
-        if c.remat == "full":
-            block = jax.checkpoint(block, prevent_cse=not c.scan_layers)
+        if c.remat != "none":
+            kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if c.remat == "dots" else None
+            block = jax.checkpoint(block, prevent_cse=not c.scan_layers, policy=kept)
         if c.scan_layers:
             return jax.lax.scan(lambda x, state: (block(x, state), None), x, nnx.state(self.layers))[0]
         for layer in blocks:
@@ -233,6 +234,5 @@ def _draw(config: Config, names: list[str], shape: tuple[int, ...], dtype, seed:
 
 def _partition(state: nnx.State, params: Params) -> Params:
     """A ``PartitionSpec`` for each leaf of ``params``, from the logical axes of the weights."""
-    axes = {path: variable.get_metadata("axes") for path, variable in nnx.to_flat_state(state)}
-    specs = {path: PartitionSpec(*(RULES[name] for name in names)) for path, names in axes.items()}
+    specs = {path: axes.spec(variable.get_metadata("axes")) for path, variable in nnx.to_flat_state(state)}
     return jax.tree_util.tree_map_with_path(lambda path, _: specs[tuple(entry.key for entry in path)], params)

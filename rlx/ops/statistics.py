@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from rlx.errors import UserError, close_matches
 
 BATCH_AXES = ("data", "fsdp")
+LENGTH_AXIS = "sequence"
 VOCAB_AXIS = "model"
 PAIRED = ("kl", "reverse_kl", "js")
 
@@ -98,7 +99,7 @@ def token_statistics(
         tsallis_order: q, above 0 and not 1.
         implementation: ``'xla'``, ``'tpu'``, ``'hopper'`` or ``'reference'`` (plain autodiff); by default the kernel of
             the platform, or XLA for what that declines.
-        mesh: runs inside ``shard_map``, rows split over 'data' and 'fsdp', V over 'model'.
+        mesh: runs inside ``shard_map``, rows split over 'data', 'fsdp' and 'sequence', V over 'model'.
         axis_name: instead of a mesh, an axis of the caller's own ``shard_map`` over which V is split.
         rows: rows of a chunk (XLA), by default picked from the bytes of its logits.
 
@@ -147,7 +148,7 @@ def linear_token_statistics(
     give float32 statistics, and float32 sums of the gradients.
 
     Args:
-        hidden: ``[N, ..., D]``; with a mesh, N is split over the axes 'data' and 'fsdp'.
+        hidden: ``[N, ..., D]``; with a mesh, N is split over the axes 'data' and 'fsdp', what follows over 'sequence'.
         unembedding: ``[D, V]``; with a mesh, V is split over the axis 'model'.
         targets: int ``[N, ...]``.
         where: bool ``[N, ...]``; masked positions give 0 and receive no gradient, whatever they hold, and cost little.
@@ -237,7 +238,7 @@ def fused_linear_token_loss(
     live = None if where is None else jnp.broadcast_to(where, targets.shape).reshape(column)
     head = _product_head("hidden", hidden, unembedding, bias, where)
     problem = Problem(head, targets.reshape(column), live=live)
-    axes, vocab_axis = _split(mesh, targets.shape[0] if targets.ndim else 1, head.columns)
+    axes, vocab_axis = _split(mesh, targets.shape, head.columns)
     places = {"mesh": mesh if axes or vocab_axis else None, "batch_axes": axes, "vocab_axis": vocab_axis}
     options = dispatch.plan_rows(problem, spec._replace(temperature=temperature), rows=rows, **places)
     flat = tuple(x.reshape(targets.size, *x.shape[targets.ndim :]) for x in operands)
@@ -282,7 +283,7 @@ def _run(head: Any, spec: Any, call: _Call) -> TokenStatistics:
     if call.implementation == "reference":
         out = reference.of_problem(_without_masked(problem), spec)
     else:
-        axes, vocab_axis = _split(call.mesh, shape[0] if shape else 1, head.columns)
+        axes, vocab_axis = _split(call.mesh, shape, head.columns)
         mesh = call.mesh if axes or vocab_axis else None
         places = {"mesh": mesh, "batch_axes": axes, "vocab_axis": call.axis_name or vocab_axis, "rows": call.rows}
         options = dispatch.plan(problem, spec, call.implementation, tied=call.tied, **places)
@@ -338,13 +339,16 @@ def _without_masked(problem: Any) -> Any:
     return problem._replace(head=clean(problem.head), other=clean(problem.other))
 
 
-def _split(mesh: Mesh | None, batch: int, vocab: int) -> tuple[tuple[str, ...], str | None]:
+def _split(mesh: Mesh | None, shape: tuple[int, ...], vocab: int) -> tuple[tuple[str, ...], str | None]:
     """The mesh axes over which rows and vocabulary are split; those that do not divide evenly are left whole."""
     if mesh is None:
         return (), None
     axes = tuple(axis for axis in BATCH_AXES if mesh.shape.get(axis, 1) > 1)
-    if batch % math.prod(mesh.shape[axis] for axis in axes):
+    if (shape[0] if shape else 1) % math.prod(mesh.shape[axis] for axis in axes):
         axes = ()
+    longer = (*axes, LENGTH_AXIS)
+    if mesh.shape.get(LENGTH_AXIS, 1) > 1 and not math.prod(shape) % math.prod(mesh.shape[axis] for axis in longer):
+        axes = longer
     size = mesh.shape.get(VOCAB_AXIS, 1)
     return axes, VOCAB_AXIS if size > 1 and vocab % size == 0 else None
 

@@ -6,6 +6,7 @@ is known: the equations follow from the paper's objective with w = 1/|y|, the de
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from rlx import aggregate, errors, numerics, signals
 from rlx.aggregate import mean
@@ -160,7 +161,12 @@ def power_dl_method(
     def apply(constants: Constants, batch: Batch, params: PyTree) -> tuple[Array, Array]:
         return lifted.apply(Constants({}, {}), {**batch, **constants.units}, params)
 
-    hyperparameters = {"beta": beta, "eta": eta, "gamma": gamma, "update": update}
     return lifted._replace(
-        init=init, prepare=prepare, apply=apply, needs=needs, prepare_needs=needs, hyperparameters=hyperparameters
+        init=init,
+        prepare=prepare,
+        apply=apply,
+        needs=needs,
+        prepare_needs=needs,
+        hyperparameters={"beta": beta, "eta": eta, "gamma": gamma, "update": update},
+        partition=lambda params, state: (None, {"labels": PartitionSpec(("data", "fsdp"))}),
     )

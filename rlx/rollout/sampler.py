@@ -11,13 +11,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlx.errors import UserError
+from rlx.models import axes
 from rlx.models.base import Model, Params
 from rlx.models.sampling import chosen, continuations, decoder, invert
 from rlx.rollout import stopping
 from rlx.rollout.truncation import COLDEST, statistics, truncate
 from rlx.rollout.types import Engine, Rollout, Sampling, check
 
-ROWS = ("data", "fsdp")  # axes of a mesh that the prompts are spread over
+ROWS = ("data", "fsdp")  # axes of a mesh that the prompts are spread over, and over "sequence" where it divides
 
 
 def sample(
@@ -47,8 +48,8 @@ def sample(
         group: K, responses to each prompt.
         sampling: how they are drawn.
         key: of the random numbers.
-        mesh: spreads the prompts over the axes ``data`` and ``fsdp``, the model over ``model``; parameters that are
-            split over ``fsdp`` are gathered once.
+        mesh: spreads the prompts over the axes ``data``, ``fsdp`` and, where they divide, ``sequence``, the model over
+            ``model``; parameters that are split over ``fsdp`` are gathered once.
 
     Returns:
         Tokens ``[P, K, M]`` with their log-probabilities; see :class:`Rollout`.
@@ -158,8 +159,8 @@ def _place(model: Model, mesh: Mesh | None, params, *rows):
         leaves, structure = jax.tree.flatten(params)
         specs = structure.flatten_up_to(model.partition(params))
         params = structure.unflatten([whole(*pair) for pair in zip(leaves, specs, strict=True)])
-    axes = tuple(axis for axis in ROWS if axis in mesh.shape)
-    return params, *(put(x, axes) for x in rows)
+    prompts = axes.fit(PartitionSpec((*ROWS, "sequence")), rows[0].shape[:1], mesh.shape)
+    return params, *(put(x, *prompts) for x in rows)
 
 
 def _uniform(key: jax.Array, rows: int, size: int) -> jax.Array:

@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 
 from rlx import errors, numerics, ops
 from rlx.method import Method
-from rlx.models import Model
+from rlx.models import Model, axes
 from rlx.models.moving import join
-from rlx.train import packing, sharding
+from rlx.train import packing
 from rlx.train.policies import ROLES
 from rlx.types import VOCABULARY, Array
 
@@ -171,6 +171,10 @@ class Forward:
 
     def _apply(self, model: Model, params: Any, batch: Mapping) -> tuple[Array, Array]:
         """Hidden states from the last token of the prompt on, ``[B, K, 1 + R, D]``, and the unembedding."""
+        with axes.on(self.mesh):
+            return self._states_of(model, params, batch)
+
+    def _states_of(self, model: Model, params: Any, batch: Mapping) -> tuple[Array, Array]:
         packed, tokens, valid = packing.ARRAYS[0] in batch, batch["tokens"], batch["valid"]
         if packed and self.shared_prefix:
             raise errors.UserError("a batch that is packed does not go with shared_prefix: leave out one of them.")
@@ -179,12 +183,12 @@ class Forward:
         if self.shared_prefix and model.shared is not None:
             from rlx.models import prefix  # it imports flax, which a model of the user's own need not
 
-            rows = [sharding.constrain_rows(x, self.mesh) for x in (tokens, valid)]
+            rows = [axes.constrain(x, ("batch", None, "length")) for x in (tokens, valid)]
             hidden, unembedding = prefix.states(model, params, *rows, prompt_length=self.prompt_length)
-            return sharding.constrain_rows(hidden, self.mesh), unembedding
-        flat = [sharding.constrain_rows(x.reshape(-1, x.shape[-1]), self.mesh) for x in (tokens, valid)]
+            return axes.constrain(hidden, ("batch", None, "length", "features")), unembedding
+        flat = [axes.constrain(x.reshape(-1, x.shape[-1]), ("batch", "length")) for x in (tokens, valid)]
         hidden, unembedding = model.apply(params, *flat)
-        hidden = sharding.constrain_rows(hidden, self.mesh)
+        hidden = axes.constrain(hidden, ("batch", "length", "features"))
         return hidden.reshape(*tokens.shape, hidden.shape[-1])[..., self.prompt_length - 1 :, :], unembedding
 
     def _predicting(self, hidden: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Where arrays live: the ``{data, fsdp, model}`` mesh of a config, and what lies where on it."""
+"""Where arrays live: the ``{data, fsdp, model, sequence}`` mesh of a config, and what lies where on it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rlx import errors
+from rlx.models import axes
 
-AXES = ("data", "fsdp", "model")
+AXES = axes.MESH
 BATCH = PartitionSpec(("data", "fsdp"))
 """Rows are spread over both axes; fsdp is data parallelism that also shards the parameters."""
 
@@ -44,16 +45,7 @@ def batch_shards(mesh: Mesh) -> int:
 
 def fit(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
     """The sharding of one array: an axis of the mesh that does not divide its dimension is left out."""
-
-    def names(entry: Any) -> tuple[str, ...]:
-        return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
-
-    def keep(entry: Any, size: int) -> Any:
-        ways = int(np.prod([mesh.shape[name] for name in names(entry)]))
-        return entry if ways > 1 and size % ways == 0 else None
-
-    padded = tuple(spec) + (None,) * (len(shape) - len(spec))
-    return NamedSharding(mesh, PartitionSpec(*map(keep, padded, shape)))
+    return NamedSharding(mesh, axes.fit(spec, shape, mesh.shape))
 
 
 def tree_shardings(tree: Any, specs: Any, mesh: Mesh) -> Any:

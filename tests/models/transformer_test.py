@@ -14,6 +14,7 @@ SMALL = {
     "name": "transformer", "vocab_size": 19, "hidden_size": 16, "num_layers": 2, "num_heads": 4,
     "num_kv_heads": 2, "intermediate_size": 24, "qkv_bias": True,
 }  # fmt: skip
+WIDTH = ("fsdp", "sequence")  # how the width of a parameter is split
 
 
 def build(**options):
@@ -167,10 +168,10 @@ def test_partition_names_both_mesh_axes(scan):
     assert jax.tree.structure(specs) == jax.tree.structure(params)
     jax.tree.map(lambda p, s: len(s) == p.ndim or pytest.fail(f"{s} for {p.shape}"), params, specs)
     block, stack = (specs["layers"], (None,)) if scan else (specs["layers"]["0"], ())
-    assert block["attention"]["query"]["kernel"] == P(*stack, "fsdp", "model")
+    assert block["attention"]["query"]["kernel"] == P(*stack, WIDTH, "model")
     assert block["attention"]["query"]["bias"] == P(*stack, "model")
-    assert block["mlp"]["down"]["kernel"] == P(*stack, "model", "fsdp")
-    assert specs["embedding"] == P("model", "fsdp") and specs["unembedding"] == P("fsdp", "model")
+    assert block["mlp"]["down"]["kernel"] == P(*stack, "model", WIDTH)
+    assert specs["embedding"] == P("model", WIDTH) and specs["unembedding"] == P(WIDTH, "model")
 
 
 def test_every_product_contracts_one_dimension():
