@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -12,9 +13,26 @@ from typing import Any, NamedTuple
 import jax
 
 from rlx.errors import UserError
+from rlx.train import leaves, manifest
+from rlx.train.log import say
 from rlx.train.state import TrainState
+from rlx.train.storage import writing
 
 _NAME = re.compile(r"\d{8}")
+_NEW, _OLD, _DAMAGED = ".new-tmp", ".old-tmp", ".damaged"
+
+
+class Damaged(UserError):
+    """A checkpoint cannot be read as it was written.
+
+    Attributes:
+      path: its folder.
+      reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str, remedy: str):
+        super().__init__(f"checkpoint {path} is damaged ({reason}): {remedy}")
+        self.path, self.reason = path, reason
 
 
 class Saved(NamedTuple):
@@ -27,20 +45,27 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The checkpoints of a run directory, ``folder/<step of the whole run>``, the last ``keep`` of them.
 
-    A checkpoint is written under another name and renamed when it is complete: whatever moment a kill comes at, the
-    last complete one is untouched. Older ones are removed after that. Arrays keep their sharding on the way out and
-    are read straight into the sharding of the state they are restored to, on any number of devices.
+    A checkpoint is written under another name, gets a manifest (:mod:`rlx.train.manifest`) and is renamed when it is
+    complete: whatever moment a kill comes at, the last complete one is untouched. Older ones are removed after that.
+    What is read is checked against the manifest. Arrays keep their sharding on the way out and are read straight into
+    the sharding of the state they are restored to, on any number of devices.
 
     Args:
       folder: holds the checkpoints; made when the first one is saved.
       keep: number of checkpoints to keep.
+      checksums: False: the files are checked by their sizes alone.
+
+    Attributes:
+      last: the checkpoint that a run would go on from, by what was read and saved; None before that.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
+    def __init__(self, folder: Path, keep: int = 2, checksums: bool = True):
         if keep < 1:
             raise UserError(f"config.keep is the number of checkpoints to keep and must be at least 1, not {keep}.")
-        self.folder, self.keep = folder.absolute(), keep
+        self.folder, self.keep, self.checksums = folder.absolute(), keep, checksums
+        self.last: Path | None = None
         self._saver = None
+        self._checked: set[Path] = set()
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, oldest first."""
@@ -55,19 +80,54 @@ class Checkpoints:
           step: number of the checkpoint in the whole run.
           state: the train state.
           notes: JSON data: stage, data iterator, metrics so far ...
+
+        Raises:
+          StorageError: the disk is full, read-only, gone ...; the checkpoints of before are as they were.
         """
-        self._make_room()
-        _write(self._checkpointer(), self._path(step), state=state, notes=dict(notes) | {"leaves": _leaves(state)})
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self._path(old))
+        self._write(self.path(step), state, dict(notes))
+        self.last = self.path(step)
+        with writing(self.folder):
+            for old in self.steps()[: -self.keep]:
+                shutil.rmtree(self.path(old))
+
+    def newest(self) -> int | None:
+        """The last checkpoint that is as it was written, None where there is none; damaged ones are moved aside.
+
+        Raises:
+          UserError: there are checkpoints, and all of them are damaged.
+        """
+        for step in reversed(self.steps()):
+            try:
+                self.notes(step)
+            except Damaged as error:
+                self.set_aside(error)
+            else:
+                self.last = self.path(step)
+                return step
+        damaged = sorted(path.name for path in self.folder.glob(f"*{_DAMAGED}*"))
+        if damaged:
+            raise UserError(
+                f"{self.folder} has no good checkpoint left, only {', '.join(damaged)}: put back a copy under its "
+                "number, or start anew in another --workdir."
+            )
+        return None
+
+    def set_aside(self, error: Damaged) -> None:
+        """Renames a damaged checkpoint, so that the one before it is the last, and says so."""
+        number, aside = 0, error.path.with_name(error.path.name + _DAMAGED)
+        while aside.exists():
+            number, aside = number + 1, error.path.with_name(f"{error.path.name}{_DAMAGED}.{number + 1}")
+        with writing(error.path):
+            os.replace(error.path, aside)
+        say(f"warning: checkpoint {error.path} is damaged ({error.reason}): it is now {aside.name}, and not used")
 
     def notes(self, step: int) -> dict[str, Any]:
         """What was saved beside the state.
 
         Raises:
-          UserError: the checkpoint cannot be read.
+          Damaged: the checkpoint is not as it was written.
         """
-        return _read_json(self._path(step))
+        return self._read_notes(self.path(step), _FALL_BACK)
 
     def restore(self, step: int, like: TrainState) -> Saved:
         """Reads a checkpoint into the shapes, types and shardings of ``like``.
@@ -77,25 +137,37 @@ class Checkpoints:
           like: a state of the run that goes on, arrays or ``jax.ShapeDtypeStruct`` with shardings.
 
         Raises:
-          UserError: the checkpoint belongs to another model, method or optimiser, or cannot be read.
+          UserError: the checkpoint belongs to another model, method or optimiser.
+          Damaged: it is not as it was written.
         """
-        notes, path = self.notes(step), self._path(step)
-        _check_leaves(notes["leaves"], _leaves(like), path)
-        return Saved(_read(self._checkpointer(), path, like), notes)
+        notes, path = self.notes(step), self.path(step)
+        leaves.check(notes["leaves"], leaves.of(like), path)
+        return Saved(_read(self._checkpointer(), path, like, _FALL_BACK), notes)
 
     def save_policy(self, name: str, params: Any) -> None:
         """Keeps parameters (the reference of a stage) under a name of their own, outside of the rotation."""
-        policy = {"policy": params}
-        self._make_room()
-        _write(self._checkpointer(), self.folder / name, state=policy, notes={"leaves": _leaves(policy)})
+        self._write(self.folder / name, {"policy": params}, {})
 
     def restore_policy(self, name: str, like: Any) -> Any:
-        """Reads what :meth:`save_policy` wrote; None when there is nothing of that name."""
+        """Reads what :meth:`save_policy` wrote; None when there is nothing of that name.
+
+        Raises:
+          Damaged: it is not as it was written.
+        """
         path = self.folder / name
         if not path.is_dir():
             return None
-        _check_leaves(_read_json(path)["leaves"], _leaves({"policy": like}), path)
-        return _read(self._checkpointer(), path, {"policy": like})["policy"]
+        leaves.check(self._read_notes(path, _KEPT)["leaves"], leaves.of({"policy": like}), path)
+        return _read(self._checkpointer(), path, {"policy": like}, _KEPT)["policy"]
+
+    def tidy(self) -> None:
+        """Removes what a killed run has left half-written, and puts back what it was about to replace."""
+        for old in self.folder.glob(f"*{_OLD}"):
+            path = old.with_name(old.name.removesuffix(_OLD))
+            if not path.exists():
+                os.replace(old, path)
+        for path in self.folder.glob("*-tmp*"):
+            shutil.rmtree(path)
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -103,14 +175,38 @@ class Checkpoints:
             self._saver.close()
             self._saver = None
 
-    def _path(self, step: int) -> Path:
+    def path(self, step: int) -> Path:
+        """The folder of a checkpoint."""
         return self.folder / f"{step:08d}"
 
-    def _make_room(self) -> None:
-        """A folder without what a killed run has left half-written, which would be in the way of the same name."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob("*-tmp*"):
-            shutil.rmtree(path)
+    def _write(self, path: Path, state: Any, notes: dict[str, Any]) -> None:
+        """Writes beside the place, checks what is there by its manifest, and only then takes the place."""
+        new, old = path.with_name(path.name + _NEW), path.with_name(path.name + _OLD)
+        with writing(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.tidy()
+            _save(self._checkpointer(), new, state=state, notes=notes | {"leaves": leaves.of(state), "manifest": True})
+            manifest.write(new, checksums=self.checksums)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(new, path)
+            manifest.sync_folder(self.folder)
+            shutil.rmtree(old, ignore_errors=True)
+        self._checked.discard(path)
+
+    def _read_notes(self, path: Path, remedy: str) -> dict[str, Any]:
+        """The notes of a folder whose files are as they were written; checkpoints of old have no manifest."""
+        try:
+            found = json.loads((path / "notes" / "metadata").read_text(encoding="utf-8"))
+            unchecked = not found.get("manifest") and not (path / manifest.NAME).exists()
+        except (OSError, ValueError, AttributeError) as error:
+            raise Damaged(path, _first_line(error), remedy) from None
+        if not unchecked and path not in self._checked:
+            wrong = manifest.problem(path, checksums=self.checksums)
+            if wrong:
+                raise Damaged(path, wrong, remedy)
+            self._checked.add(path)
+        return found
 
     def _checkpointer(self) -> Any:
         if self._saver is None:
@@ -120,21 +216,25 @@ class Checkpoints:
         return self._saver
 
 
-def _write(saver: Any, path: Path, *, state: Any, notes: Mapping[str, Any]) -> None:
+_FALL_BACK = "remove that folder to go on from the one before it."
+_KEPT = "put back a copy of it, or name another --workdir."
+
+
+def _save(saver: Any, path: Path, *, state: Any, notes: Mapping[str, Any]) -> None:
     import orbax.checkpoint as ocp
 
     items = ocp.args.Composite(state=ocp.args.StandardSave(_as_dict(state)), notes=ocp.args.JsonSave(dict(notes)))
     saver.save(path, args=items, force=True)
 
 
-def _read(saver: Any, path: Path, like: Any) -> Any:
+def _read(saver: Any, path: Path, like: Any, remedy: str) -> Any:
     import orbax.checkpoint as ocp
 
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
         found = saver.restore(path, args=ocp.args.Composite(state=ocp.args.StandardRestore(_as_dict(shapes))))
     except (ValueError, OSError, KeyError) as error:
-        raise UserError(_damaged(path, error)) from error
+        raise Damaged(path, _first_line(error), remedy) from error
     return jax.tree.unflatten(jax.tree.structure(like), list(found["state"].values()))
 
 
@@ -143,48 +243,5 @@ def _as_dict(tree: Any) -> dict[str, Any]:
     return {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
 
 
-def _leaves(tree: Any) -> list[list[Any]]:
-    """``[path, shape, type]`` of every leaf, in order."""
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [[_name(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in flat]
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    file = path / "notes" / "metadata"
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(_damaged(path, error)) from None
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    reason = str(error).strip().split("\n")[0]
-    return f"checkpoint {path} is damaged ({reason}): remove that folder to go on from the one before it."
-
-
-def _check_leaves(saved: list[list[Any]], wanted: list[list[Any]], path: Path) -> None:
-    """Raises a UserError that names the first leaf in which a checkpoint and a state differ."""
-    old, new = ({name: (tuple(shape), kind) for name, shape, kind in leaves} for leaves in (saved, wanted))
-    for name in [*new, *old]:
-        if old.get(name) == new.get(name):
-            continue
-        there, here = (f"{leaf[1]}{list(leaf[0])}" if leaf else "absent" for leaf in (old.get(name), new.get(name)))
-        part = next((what for key, what in _PARTS.items() if name.startswith(key)), "method")
-        raise UserError(
-            f"checkpoint {path} does not fit this config: {name} is {there} there and {here} here, so the {part} "
-            f"differs. Use the config the run was started with, or another --workdir."
-        )
-
-
-_PARTS = {
-    "params/policy": "model",
-    "policy": "model",
-    "opt_state": "optimizer",
-    "method_state": "method",
-    "params/method": "method",
-    "memory": "memory of rollouts",
-}
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -17,6 +17,7 @@ from rlx.report.run_report import final_rows, fitting, read_run
 from rlx.train.assemble import assemble
 from rlx.train.interrupts import Interrupts, Stopped
 from rlx.train.log import say
+from rlx.train.recovery import carry_on
 from rlx.train.trainer import Stop, Trainer
 from rlx.train.workdir import CACHE, Workdir, use_compilation_cache
 
@@ -48,7 +49,8 @@ def train(
       of the stages before it. It is in ``result.json``, too; a finished run returns it from there.
 
     Raises:
-      UserError: a mistake in the config, the data or the work directory, or a loss that is not finite.
+      UserError: a mistake in the config, the data or the work directory, a loss that is not finite, or a disk
+        that refuses (:class:`rlx.train.storage.StorageError`).
       Stopped: SIGTERM, Ctrl-C or ``stop``; the same call goes on.
     """
     run = assemble(config)
@@ -58,7 +60,7 @@ def train(
         if finished is not None:
             return finished["metrics"]
         with Interrupts() as interrupts:
-            return Trainer(run, folder, interrupts, stop).run()
+            return carry_on(lambda: Trainer(run, folder, interrupts, stop))
 
 
 def cli(argv: Sequence[str]) -> int:

@@ -10,8 +10,9 @@ from rlx import config as configs
 from rlx.errors import UserError, close_matches
 from rlx.train import policies
 from rlx.train.assemble import Run, Stage, assemble
-from rlx.train.checkpoint import Checkpoints
+from rlx.train.checkpoint import Checkpoints, Damaged
 from rlx.train.kept import kept_policy, restore_state
+from rlx.train.log import say
 from rlx.train.state import TrainState
 from rlx.train.trainer import REFERENCE, make_state
 from rlx.train.workdir import CACHE, CHECKPOINTS, CONFIG, use_compilation_cache
@@ -38,7 +39,7 @@ class Restored(NamedTuple):
 
 
 def restore(path: str | os.PathLike[str]) -> Restored:
-    """Reads the last checkpoint of a run directory, or the one that ``path`` names.
+    """Reads the last good checkpoint of a run directory, with a warning where later ones are damaged, or the named one.
 
     Args:
       path: a run directory ``W``, or one of its checkpoints, ``W/checkpoints/00000120``.
@@ -53,19 +54,28 @@ def restore(path: str | os.PathLike[str]) -> Restored:
     if not steps or (wanted is not None and wanted not in steps):
         has = f"it has {', '.join(f'{step:08d}' for step in steps)}" if steps else "it has none yet"
         raise UserError(f"--checkpoint={path}: no such checkpoint of {folder}; {has}.")
-    number = steps[-1] if wanted is None else wanted
-    notes = checkpoints.notes(number)
-    stage = next((stage for stage in run.stages if stage.name == notes["stage"]), None)
-    if stage is None:
-        raise UserError(
-            f"--checkpoint={path} is from the stage {notes['stage']!r}, which {folder / CONFIG} does not have."
-        )
-    like = make_state(run, stage, notes["examples"])
-    state, held = restore_state(run.model, checkpoints, number, like), None
+    for number in [wanted] if wanted is not None else reversed(steps):
+        try:
+            notes = checkpoints.notes(number)
+            stage = _stage_of(run, folder, notes["stage"], f"--checkpoint={path}")
+            like = make_state(run, stage, notes["examples"])
+            state, held = restore_state(run.model, checkpoints, number, like), None
+            break
+        except Damaged as error:
+            if number in (wanted, steps[0]) or error.path != checkpoints.path(number):
+                raise
+            say(f"warning: checkpoint {error.path} is damaged ({error.reason}): reading the one before it")
     if policies.keeps_start(stage.rules):
         held = kept_policy(run.model, checkpoints, REFERENCE, state.params["policy"])
     checkpoints.close()
     return Restored(folder, run, stage, notes["step"], state, held)
+
+
+def _stage_of(run: Run, folder: Path, name: str, asked: str) -> Stage:
+    stage = next((stage for stage in run.stages if stage.name == name), None)
+    if stage is None:
+        raise UserError(f"{asked} is from the stage {name!r}, which {folder / CONFIG} does not have.")
+    return stage
 
 
 def open_run(path: str) -> Restored:

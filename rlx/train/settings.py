@@ -71,6 +71,7 @@ class Settings:
       start: a run directory, or a checkpoint of it, whose policy the first stage starts from; None: from new weights.
       policies: role -> how it comes to its parameters (:class:`rlx.train.policies.Rule`); fixed unless given.
       keep: checkpoints that are kept.
+      checksums: False: the files of a checkpoint are checked by their sizes alone, which costs nothing.
       loggers: beside ``metrics.jsonl``: ``tensorboard``, ``wandb``.
       on_nan: ``stop`` or ``continue`` when the loss or the gradient is not finite.
       sft, reward, preference, rl: the stages.
@@ -87,6 +88,7 @@ class Settings:
     start: str | None = None
     policies: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     keep: int = 2
+    checksums: bool = True
     loggers: tuple[str, ...] = ()
     on_nan: str = "stop"
     sft: StageSettings | None = None

@@ -50,9 +50,10 @@ class Trainer:
     def __init__(self, plan: Run, folder: Workdir, interrupts: Interrupts, stop: Stop | None = None):
         self.plan, self.folder = plan, folder
         self.interrupts, self.stop = interrupts, stop
-        self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, plan.settings.keep)
-        steps = self.checkpoints.steps()
-        self.notes = self.checkpoints.notes(steps[-1]) if steps else None
+        self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, plan.settings.keep, plan.settings.checksums)
+        self.checkpoints.tidy()
+        self.newest = self.checkpoints.newest()
+        self.notes = None if self.newest is None else self.checkpoints.notes(self.newest)
         self.results: dict[str, Row] = dict(self.notes["results"]) if self.notes else {}
         self.began = time.monotonic() - (self.notes["wall_s"] if self.notes else 0.0)
 
@@ -101,7 +102,8 @@ class Trainer:
             self._keep_start(stage, state)
             held, left = self._new_reference(stage, state), {}
         else:
-            state = restore_state(self.plan.model, self.checkpoints, self.checkpoints.steps()[-1], state)
+            assert self.newest is not None  # the notes are its own
+            state = restore_state(self.plan.model, self.checkpoints, self.newest, state)
             held = self._saved_reference(stage, state)
             done = stage.settings.steps if notes["ended"] else notes["step"]
             left = {"done": done, "window": notes["window"], "last": notes["results"][stage.name]}

@@ -14,11 +14,12 @@ from rlx import config as configs
 from rlx.errors import UserError
 from rlx.lock import Lock
 from rlx.report.rows import dump_row, write_atomically
+from rlx.train.storage import writing
 
 CONFIG, METRICS, RESULT, CHECKPOINTS = "config.json", "metrics.jsonl", "result.json", "checkpoints"
 SPEED = "speed.jsonl"
 CACHE = Path(".cache", "jax")
-HARMLESS = ("log_every", "eval_every", "checkpoint_every", "keep", "loggers")
+HARMLESS = ("log_every", "eval_every", "checkpoint_every", "keep", "checksums", "loggers")
 """Last words of the keys that may change between two calls: they decide what is written, not what is learned."""
 LIBRARIES = ("rlx", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -39,7 +40,8 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--workdir={self.path} cannot be made ({error.strerror}): name another folder.") from None
-        self._lock.acquire(f"workdir {self.path}")
+        with writing(self._lock.path):
+            self._lock.acquire(f"workdir {self.path}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,7 +69,8 @@ class Workdir:
                 (self.path / RESULT).unlink(missing_ok=True)
         elif (self.path / CHECKPOINTS).exists() or (self.path / METRICS).exists():
             raise UserError(f"{self.path} holds a run without its {CONFIG}: name another --workdir.")
-        write_atomically(path, configs.to_json(config))
+        with writing(path):
+            write_atomically(path, configs.to_json(config))
 
     def _holds_work(self) -> bool:
         """Whether there is anything to lose: a run that ended on its first mistake leaves only its config."""

@@ -1,0 +1,81 @@
+"""A disk that is full, read-only, gone or broken: told apart from mistakes in the program, in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlx.errors import UserError
+
+ERRNOS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.EMFILE,
+    errno.ENFILE,
+)
+"""What a storage may say no with."""
+
+
+class StorageError(UserError):
+    """A file cannot be written: the message names it and the reason."""
+
+
+def reason(error: BaseException | None) -> str:
+    """What the storage says in an error or in one behind it; an empty string where it has said nothing.
+
+    Libraries in other languages raise their own classes, with the words of the system in the text.
+
+    >>> reason(OSError(errno.ENOSPC, "No space left on device"))
+    'No space left on device'
+    >>> reason(ValueError("RESOURCE_EXHAUSTED: Error writing /w/d: No space left on device [OS error 28]"))
+    'No space left on device'
+    >>> reason(ValueError("shapes differ"))
+    ''
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in ERRNOS:
+            return os.strerror(error.errno)
+        if not isinstance(error, UserError):
+            said = next((text for text in map(os.strerror, ERRNOS) if text in str(error)), "")
+            if said:
+                return said
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def named(error: BaseException) -> Path | None:
+    """The file that an error is about, where it says so."""
+    name = getattr(error, "filename", None)
+    return Path(os.fsdecode(name)) if isinstance(name, str | bytes) else None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the storage refuses within the context into a :class:`StorageError` about ``path``.
+
+    Raises:
+      StorageError: it has refused.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        said = reason(error)
+        if not said:
+            raise
+        raise StorageError(f"cannot write {path}: {said}.") from error
