@@ -64,16 +64,19 @@ class PackedPolicy(Protocol):
 class Model(NamedTuple):
     """A policy and what the trainer needs to make, shard and read its parameters.
 
-    ``init(seed)`` builds the parameters on the host, ``partition(params)`` gives a ``PartitionSpec`` for each leaf
-    over the mesh axes ``'fsdp'`` and ``'model'`` (None: replicate), ``head(params, hidden [..., D]) -> [...]`` is the
-    scalar value or reward head (None: the model has none), ``decode`` the cached path of the sampler (None: the
-    sampler calls ``apply`` on the whole sequence for each token), ``shared`` and ``packed`` are the forms of ``apply``
-    that compute less when responses share a prompt or are of uneven length (None: there is only ``apply``).
+    ``init(seed)`` builds the parameters on the host; where ``shapes()`` says what they will be, as
+    ``jax.ShapeDtypeStruct`` (None: nothing is known before ``init``), ``init(seed, shardings)`` puts each into its
+    place as soon as it is drawn, so that the host holds one at a time and no device more than its part.
+    ``partition(params)`` gives a ``PartitionSpec`` for each leaf over the axes of the mesh (:mod:`rlx.models.axes`;
+    None: replicate), ``head(params, hidden [..., D]) -> [...]`` is the scalar value or reward head (None: the model has
+    none), ``decode`` the cached path of the sampler (None: the sampler calls ``apply`` on the whole sequence for each
+    token), ``shared`` and ``packed`` are the forms of ``apply`` that compute less when responses share a prompt or are
+    of uneven length (None: there is only ``apply``).
     ``trainable(params)`` is a tree of bool like ``params`` (arrays or shapes), True where training moves a leaf (None:
     everywhere); what it does not move has neither gradient nor optimiser state (:mod:`rlx.models.moving`).
     """
 
-    init: Callable[[int], Params]
+    init: Callable[..., Params]
     apply: Policy
     partition: Callable[[Params], Any] | None
     head: Callable[[Params, jax.Array], jax.Array] | None
@@ -82,4 +85,5 @@ class Model(NamedTuple):
     decode: Decode | None = None
     shared: SharedPolicy | None = None
     packed: PackedPolicy | None = None
+    shapes: Callable[[], Params] | None = None
     trainable: Callable[[Params], Any] | None = None

@@ -184,6 +184,7 @@ def build(config: Config) -> Model:
         ),
         shared=functools.partial(prefix.apply, module),
         packed=functools.partial(packing.apply, module),
+        shapes=functools.partial(nnx.to_pure_dict, state),
     )
 
 
@@ -202,14 +203,18 @@ def _apart(stacked: Params) -> Params:
     return {str(i): jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)}
 
 
-def _init(config: Config, shapes: Params, seed: int) -> Params:
+def _init(config: Config, shapes: Params, seed: int, shardings: Params | None = None) -> Params:
     """Normal(0, ``init_std``), residual outputs scaled by ``1 / sqrt(2 L)``, norms one, biases and head zero.
 
     Each leaf draws from its own stream, so that options which add parameters leave the others unchanged, and stacked
-    layers hold what a list of layers would.
+    layers hold what a list of layers would. With ``shardings`` a leaf goes to its devices before the next is drawn.
     """
 
-    def leaf(path, shape):
+    def leaf(path, shape, where=None):
+        drawn = host(path, shape)
+        return drawn if where is None else jax.make_array_from_callback(drawn.shape, where, drawn.__getitem__)
+
+    def host(path, shape):
         names = [entry.key for entry in path]
         if not (config.scan_layers and names[0] == "layers"):
             return _draw(config, names, shape.shape, shape.dtype, seed)
@@ -217,7 +222,7 @@ def _init(config: Config, shapes: Params, seed: int) -> Params:
         layers = [["layers", str(i), *rest] for i in range(config.num_layers)]
         return np.stack([_draw(config, layer, size, shape.dtype, seed) for layer in layers])
 
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
+    return jax.tree_util.tree_map_with_path(leaf, shapes, *([] if shardings is None else [shardings]))
 
 
 def _draw(config: Config, names: list[str], shape: tuple[int, ...], dtype, seed: int) -> np.ndarray:

@@ -99,29 +99,58 @@ def create_state(
       rules: the policies beside this one; those that follow it become part of the state.
       memory: of rollouts, as they start.
     """
-    key = jax.random.PRNGKey(seed)
-    method_key, run_key = jax.random.split(key)
-    own, method_state = method.init(method_key, shapes)
-    params = {"policy": model.init(seed) if policy is None else policy, "method": own}
-    first = params["policy"]
-    moved, kept = moving_params(model, params), staying(model, first)
-    opt_shape = jax.eval_shape(optimizer.init, moved)
-    followers = policies.followers(rules or {}, moved["policy"])
-    blank = TrainState(
-        jnp.zeros((), jnp.int32), params, opt_shape, method_state, run_key, followers, dict(memory or {})
-    )
-    places = state_shardings(blank, model, method, optimizer, mesh)
+    method_key, run_key = jax.random.split(jax.random.PRNGKey(seed))
+    blank = blank_state(model, method, optimizer, shapes, mesh=mesh, policy=policy, rules=rules, memory=memory)
+    places = jax.tree.map(lambda leaf: leaf.sharding, blank)
     here = places.params["policy"]
-    moved = jax.tree.map(place, moved, {**places.params, "policy": moving(model, first, here)})
+    put = jax.device_put if policy is None else place
+    if policy is None:
+        policy = model.init(seed) if model.shapes is None else model.init(seed, here)
+    own, method_state = method.init(method_key, shapes)
+    moved = jax.tree.map(put, moving(model, policy), moving(model, policy, here))
+    moved = {"policy": moved, "method": jax.tree.map(place, own, places.params["method"])}
     opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(moved)
-    kept = jax.device_put(kept, staying(model, first, here))
+    kept = jax.device_put(staying(model, policy), staying(model, policy, here))
     params = {**moved, "policy": join(moved["policy"], kept)}
+    followers = policies.followers(rules or {}, moved["policy"])
     step, method_state, run_key, followers, remembered = jax.tree.map(
         place,
-        (blank.step, method_state, run_key, followers, blank.memory),
+        (jnp.zeros((), jnp.int32), method_state, run_key, followers, dict(memory or {})),
         (places.step, places.method_state, places.key, places.followers, places.memory),
     )
     return TrainState(step, params, opt_state, method_state, run_key, followers, remembered)
+
+
+def blank_state(
+    model: Model,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    shapes: Shapes,
+    *,
+    mesh: Mesh,
+    policy: Any = None,
+    rules: Mapping[str, policies.Rule] | None = None,
+    memory: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """Shapes, types and shardings of a state, which holds no array: what a step can be compiled for.
+
+    Arguments are those of :func:`create_state`; of ``policy`` only the shapes are read.
+    """
+
+    def make(policy: Any, memory: Any) -> TrainState:
+        key = jax.random.PRNGKey(0)
+        own, method_state = method.init(key, shapes)
+        params = {"policy": policy, "method": own}
+        moved = moving_params(model, params)
+        followers = policies.followers(rules or {}, moved["policy"])
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, params, optimizer.init(moved), method_state, key, followers, memory)
+
+    if policy is None:
+        policy = model.init(0) if model.shapes is None else model.shapes()
+    blank = jax.eval_shape(make, policy, dict(memory or {}))
+    places = state_shardings(blank, model, method, optimizer, mesh)
+    return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), blank, places)
 
 
 def place(array: Any, where: NamedSharding) -> jax.Array:

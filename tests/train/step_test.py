@@ -10,7 +10,7 @@ import pytest
 import rlx
 from rlx import errors
 from rlx.method import Shapes
-from rlx.train import sharding, state, step
+from rlx.train import policies, sharding, state, step
 from tests.train.layouts import OPTIMIZER, PROMPT, VOCAB, make_batch, make_model
 
 
@@ -92,3 +92,17 @@ def test_metrics_share_the_work_of_the_loss(monkeypatch):
     with_metrics = flops()
     monkeypatch.setattr(step, "report", lambda method, arrays, constants: {})
     assert with_metrics <= 1.02 * flops()
+
+
+def test_parameters_are_drawn_into_their_places_and_are_those_of_the_host():
+    model, built, optimizer = make_model("float32"), rlx.build("power_dl"), optax.adam(1e-3)
+    mesh = sharding.make_mesh({"fsdp": 2, "model": 2})
+    options = {"mesh": mesh, "rules": {"opponents": policies.Rule("snapshot", count=2)}}
+    current = state.create_state(model, built, optimizer, Shapes(16, VOCAB, 8), seed=3, **options)
+    blank = state.blank_state(model, built, optimizer, Shapes(16, VOCAB, 8), **options)
+    jax.tree.map(np.testing.assert_array_equal, current.params["policy"], model.init(3))
+    assert jax.tree.structure(blank) == jax.tree.structure(current)
+    for leaf, expected in zip(jax.tree.leaves(current), jax.tree.leaves(blank), strict=True):
+        assert (leaf.shape, leaf.dtype) == (expected.shape, expected.dtype)
+        assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim)
+    assert len(current.method_state["labels"].addressable_shards[0].data) == 4  # 8 examples over fsdp
