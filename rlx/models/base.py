@@ -6,8 +6,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 Params = Any
+
+
+def capped(scores: jax.Array, softcap: float | None) -> jax.Array:
+    """``softcap * tanh(scores / softcap)``, the scores themselves where ``softcap`` is None or 0.
+
+    >>> print(capped(jnp.array([0.0, 1e9]), 50.0))
+    [ 0. 50.]
+    """
+    return softcap * jnp.tanh(scores / softcap) if softcap else scores
 
 
 class Policy(Protocol):
@@ -74,6 +84,9 @@ class Model(NamedTuple):
     of uneven length (None: there is only ``apply``).
     ``trainable(params)`` is a tree of bool like ``params`` (arrays or shapes), True where training moves a leaf (None:
     everywhere); what it does not move has neither gradient nor optimiser state (:mod:`rlx.models.moving`).
+    Logits are ``capped(hidden @ unembedding, softcap)`` (None: not capped). ``pretrained(shardings)``, a sharding for
+    each leaf or None for one device, reads weights from files straight to where they belong (None: runs start from
+    ``init``).
     """
 
     init: Callable[..., Params]
@@ -87,3 +100,5 @@ class Model(NamedTuple):
     packed: PackedPolicy | None = None
     shapes: Callable[[], Params] | None = None
     trainable: Callable[[Params], Any] | None = None
+    softcap: float | None = None
+    pretrained: Callable[[Any], Params] | None = None

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rlx.models.layers import causal_mask, score_bias, wide
+from rlx.models.base import capped
+from rlx.models.layers import causal_mask, score_bias, wide, within
 
 
 class Cache(NamedTuple):
@@ -52,11 +53,11 @@ def prefill(module: Callable, params, tokens: jax.Array, valid: jax.Array | None
     """Evaluates the prompt; see ``rlx.models.Decode``."""
     model = module(params)
     valid = jnp.ones(tokens.shape, bool) if valid is None else valid
-    mask, positions = causal_mask(tokens.shape, valid)
-    rope, x = model.rope(positions), model.embed(tokens)
-    keys, values = [], []
-    for block in _blocks(model):
-        x, k, v = block.keep(x, rope, mask, tokens.shape)
+    positions = causal_mask(tokens.shape, valid)[1]
+    contexts = model.contexts(positions, lambda window: causal_mask(tokens.shape, valid, window)[0])
+    x, keys, values = model.embed(tokens), [], []
+    for block, window in zip(_blocks(model), model.config.windows, strict=True):
+        x, k, v = block.keep(x, *contexts[window], tokens.shape)
         keys.append(k)
         values.append(v)
     room = _room(keys, 1, capacity - tokens.shape[1])
@@ -79,21 +80,33 @@ def fork(cache: Cache, group: int) -> Cache:
 def step(module: Callable, params, cache: Cache, token: jax.Array):
     """Appends one token to every row; see ``rlx.models.Decode``."""
     model = module(params)
-    rope, x = model.rope(cache.seen[:, None]), model.embed(token)
-    used = jnp.arange(cache.keys[0].shape[2]) <= cache.length
+    contexts = model.contexts(cache.seen[:, None], functools.partial(_visible, cache))
+    x, softcap = model.embed(token), model.config.attention_softcap
     keys, values = list(cache.keys), list(cache.values)
-    for i, block in enumerate(_blocks(model)):
+    for i, (block, window) in enumerate(zip(_blocks(model), model.config.windows, strict=True)):
+        rope, (seen, used) = contexts[window]
         q, k, v = block.attention.project(block.attention_norm(x), rope, (len(token), 1))
         keys[i] = jax.lax.dynamic_update_slice(keys[i], k, (0, 0, cache.length, 0))
         values[i] = jax.lax.dynamic_update_slice(values[i], v, (0, 0, cache.length, 0))
-        prompt = cache.prompt_keys[i], cache.prompt_values[i], cache.prompt_valid
-        x = x + block.attention.mix(q, keys[i], values[i], functools.partial(_attend, prompt=prompt, used=used))
-        x = x + block.mlp(block.mlp_norm(x))
+        prompt = cache.prompt_keys[i], cache.prompt_values[i], seen
+        look = functools.partial(_attend, prompt=prompt, used=used, softcap=softcap)
+        x = block.join(x, block.attention.mix(q, keys[i], values[i], look))
     cache = cache._replace(keys=tuple(keys), values=tuple(values), length=cache.length + 1, seen=cache.seen + 1)
     return cache, model.final_norm(x), model.output_matrix()
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, *, prompt: tuple, used: jax.Array) -> jax.Array:
+def _visible(cache: Cache, window: int) -> tuple[jax.Array, jax.Array]:
+    """Which tokens of the prompt, ``[P, L]``, and which slots, ``[M]``, the next token sees."""
+    slots = jnp.arange(cache.keys[0].shape[2])
+    used, valid = slots <= cache.length, cache.prompt_valid
+    if not window:
+        return valid, used
+    now = cache.seen[:: len(cache.seen) // len(valid)]  # the continuations of a prompt advance together
+    near = within(window, now[:, None], jnp.cumsum(valid, -1) - 1)[:, 0]
+    return valid & near, used & within(window, cache.length[None], slots)[0]
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, *, prompt: tuple, used: jax.Array, softcap: float) -> jax.Array:
     """One query of each continuation, ``[N, H, 1, d]``, meets its prompt and its own past under one softmax.
 
     The queries of a group and of a key head are the rows of one product with the prompt's keys.
@@ -111,8 +124,8 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, *, prompt: tuple, used: ja
     def of_rows(x):
         return x.reshape(count, groups, group, share, -1).swapaxes(1, 2).reshape(rows, groups, share, -1)
 
-    far = product("pgqd,pgsd->pgqs", of_prompt(q), far_k) + score_bias(seen, kind)[:, None, None]
-    near = product("ngqd,ngsd->ngqs", q, k) + score_bias(used, kind)
+    far = capped(product("pgqd,pgsd->pgqs", of_prompt(q), far_k), softcap) + score_bias(seen, kind)[:, None, None]
+    near = capped(product("ngqd,ngsd->ngqs", q, k), softcap) + score_bias(used, kind)
     top = jnp.maximum(of_rows(far.max(-1, keepdims=True)), near.max(-1, keepdims=True))
     far, near = jnp.exp(far - of_prompt(top)), jnp.exp(near - top)
     total = of_rows(far.sum(-1, keepdims=True)) + near.sum(-1, keepdims=True)

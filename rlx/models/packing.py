@@ -13,13 +13,15 @@ import jax.numpy as jnp
 
 from rlx.errors import UserError
 from rlx.models.base import Params
+from rlx.models.layers import within
 
 
-def segment_mask(segments: jax.Array) -> tuple[jax.Array, jax.Array]:
+def segment_mask(segments: jax.Array, window: int = 0) -> tuple[jax.Array, jax.Array]:
     """Which keys each query sees, bool ``[N, T, T]``, and positions within the sequence, int32 ``[N, T]``.
 
     Args:
         segments: int32 ``[N, T]``: tokens of one sequence stand side by side and have one number, 0 is no token.
+        window: keys that a query sees at most, itself and those before it; 0: all.
 
     >>> mask, positions = segment_mask(jnp.array([[1, 1, 1, 2, 2, 0]]))
     >>> print(positions[0], mask[0, 4].astype(int))
@@ -29,14 +31,16 @@ def segment_mask(segments: jax.Array) -> tuple[jax.Array, jax.Array]:
     begins = segments != jnp.pad(segments, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
     positions = steps - jax.lax.cummax(jnp.where(begins, steps, 0), axis=1)
     same = segments[:, :, None] == segments[:, None, :]
-    return same & (steps[:, None] >= steps) & (segments > 0)[:, None, :], positions
+    mask = same & (steps[:, None] >= steps) & (segments > 0)[:, None, :]
+    return (mask & within(window, steps, steps) if window else mask), positions
 
 
 def apply(module: Callable, params: Params, tokens: jax.Array, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The transformer on packed rows; see :class:`rlx.models.base.PackedPolicy`."""
     model = module(params)
-    mask, positions = segment_mask(segments)
-    return model.encode(tokens, positions, mask), model.output_matrix()
+    positions = segment_mask(segments)[1]
+    hidden = model.encode(tokens, positions, lambda window: segment_mask(segments, window)[0])
+    return hidden, model.output_matrix()
 
 
 def unpack(x: jax.Array, index: jax.Array, groups: int = 1) -> jax.Array:

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx.errors import UserError
-from rlx.models.base import Model, Params
-from rlx.models.layers import attend, causal_mask, score_bias, wide
+from rlx.models.base import Model, Params, capped
+from rlx.models.layers import attend, causal_mask, score_bias, wide, within
 
 
 def states(
@@ -97,17 +97,21 @@ def apply(
     (count, length), (_, group, size) = prompts.shape, responses.shape
     prompt_valid = jnp.ones(prompts.shape, bool) if prompt_valid is None else prompt_valid
     response_valid = jnp.ones(responses.shape, bool) if response_valid is None else response_valid
-    prompt_mask, prompt_positions = causal_mask(prompts.shape, prompt_valid)
-    own = causal_mask((count * group, size), response_valid.reshape(-1, size))[0]
+    prompt_positions = causal_mask(prompts.shape, prompt_valid)[1]
     positions = prompt_valid.sum(-1)[:, None, None] + jnp.cumsum(response_valid, -1) - 1
 
     def rows(prompt, response):
         return jnp.concatenate([prompt, response.reshape(count, -1)], axis=1)
 
-    def look(q, k, v):
-        prompt = attend(q[:, :, :length], k[:, :, :length], v[:, :, :length], prompt_mask)
-        response = attend_group(q[:, :, length:], k, v, prompt_valid, own.reshape(count, group, size, size))
-        return jnp.concatenate([prompt, response], axis=2)
+    attention = functools.partial(_look, model.config.attention_softcap)
+
+    def look(window):
+        prompt_mask = causal_mask(prompts.shape, prompt_valid, window)[0]
+        own = causal_mask((count * group, size), response_valid.reshape(-1, size), window)[0]
+        seen = prompt_valid[:, None, None]
+        if window:
+            seen = seen & within(window, positions, jnp.cumsum(prompt_valid, -1)[:, None] - 1)
+        return jax.tree_util.Partial(attention, prompt_mask, seen, own.reshape(count, group, size, size))
 
     hidden = model.encode(rows(prompts, responses), rows(prompt_positions, jnp.maximum(positions, 0)), look)
     last = jnp.broadcast_to(hidden[:, None, length - 1 : length], (count, group, 1, hidden.shape[-1]))
@@ -115,7 +119,16 @@ def apply(
     return jnp.concatenate([last, response], axis=2), model.output_matrix()
 
 
-def attend_group(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, own: jax.Array) -> jax.Array:
+def _look(softcap: float, prompt_mask, seen, own, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Attention within a row ``prompt | response 1 | ... | response K``."""
+    length = prompt_mask.shape[-1]
+    prompt = attend(q[:, :, :length], k[:, :, :length], v[:, :, :length], prompt_mask, softcap)
+    return jnp.concatenate([prompt, attend_group(q[:, :, length:], k, v, seen, own, softcap)], axis=2)
+
+
+def attend_group(
+    q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, own: jax.Array, softcap: float = 0.0
+) -> jax.Array:
     """Attention of the responses to their prompt and to themselves: one softmax over two sets of keys.
 
     The queries of all K responses meet the prompt's keys in one product; no key is copied.
@@ -124,14 +137,15 @@ def attend_group(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, own:
         q: ``[P, H, K * M, d]``, scaled queries of the responses.
         k: ``[P, G, L + K * M, d]``, keys of the prompt, then of the responses; ``H`` a multiple of ``G``.
         v: ``[P, G, L + K * M, d]``.
-        seen: bool ``[P, L]``, the real tokens of the prompt.
+        seen: bool ``[P, K | 1, M | 1, L]``, the tokens of the prompt that token ``t`` of a response may see.
         own: bool ``[P, K, M, M]``, True where token ``t`` of a response may see its token ``s``.
+        softcap: see :func:`rlx.models.layers.capped`.
 
     Returns:
         ``[P, H, K * M, d]``.
     """
     p, h, _, d = q.shape
-    groups, length, (count, size) = k.shape[1], seen.shape[1], own.shape[1:3]
+    groups, length, (count, size) = k.shape[1], seen.shape[-1], own.shape[1:3]
     kind = wide(q.dtype)
     product = functools.partial(jnp.einsum, preferred_element_type=kind)
     whole = (p, groups, count, h // groups, size)
@@ -140,8 +154,8 @@ def attend_group(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array, own:
     q = q.reshape(p, groups, h // groups, count, size, d).swapaxes(2, 3)
     far = product("pgqd,pgsd->pgqs", q.reshape(p, groups, -1, d), far_k).reshape(*whole, length)
     near = product("pgkqd,pgksd->pgkqs", q.reshape(p, groups, count, -1, d), near_k).reshape(*whole, size)
-    far = far + score_bias(seen, kind)[:, None, None, None, None]
-    near = near + score_bias(own, kind)[:, None, :, None]
+    far = capped(far, softcap) + score_bias(seen, kind)[:, None, :, None]
+    near = capped(near, softcap) + score_bias(own, kind)[:, None, :, None]
     top = jax.lax.stop_gradient(jnp.maximum(far.max(-1, keepdims=True), near.max(-1, keepdims=True)))
     far, near = jnp.exp(far - top), jnp.exp(near - top)
     total = (far.sum(-1) + near.sum(-1))[..., None]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlx.models.base import Decode, Model, Params
+from rlx.models.base import Decode, Model, Params, capped
 
 BLOCK = 128  # of the vocabulary; the inverse of the distribution is looked up in two levels
 
@@ -38,6 +38,7 @@ def continuations(
     ended: Callable[[jax.Array, jax.Array], jax.Array],
     group: int = 1,
     fill: int = 0,
+    softcap: float | None = None,
 ) -> Continuations:
     """The loop of every sampler: continues each prompt ``group`` times, until all rows have ended.
 
@@ -52,6 +53,7 @@ def continuations(
         ended: ``(i, drawn [M, N]) -> [N]``, whether the token of step i, the last one that is set, ends its row.
         group: K, continuations of each prompt; N = P K.
         fill: what stands after the end.
+        softcap: of the logits, ``Model.softcap``.
     """
     if decode.fork is None:
         tokens, valid = (jnp.repeat(x, group, 0) for x in (tokens, valid))
@@ -60,7 +62,7 @@ def continuations(
         cache, hidden = decode.fork(cache, group), jnp.repeat(hidden, group, 0)
 
     def logits_of(hidden):
-        return jnp.dot(hidden, unembedding, preferred_element_type=jnp.float32).astype(jnp.float32)
+        return capped(jnp.dot(hidden, unembedding, preferred_element_type=jnp.float32).astype(jnp.float32), softcap)
 
     def body(carry):
         i, cache, hidden, done, lengths, drawn, kept = carry

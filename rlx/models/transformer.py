@@ -1,13 +1,15 @@
-"""Decoder-only transformer (Llama and Qwen2 family): nnx modules inside, pure functions on nested dicts outside."""
+"""Decoder-only transformer (Llama, Qwen, Gemma, Mistral): nnx modules inside, pure functions outside."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -15,9 +17,16 @@ from rlx.errors import UserError, close_matches
 from rlx.models import axes
 from rlx.models.base import Decode, Model, Params
 from rlx.models.heads import ScalarHead
-from rlx.models.layers import Attention, RMSNorm, SwiGLU, Weights, causal_mask, rotary_tables
+from rlx.models.layers import ACTIVATIONS, Attention, RMSNorm, SwiGLU, Weights, causal_mask, rotary_tables
+from rlx.models.rope import RopeScaling, scaling_of
 
-CHOICES = {"head": ("none", "scalar"), "remat": ("none", "dots", "full"), "dtype": ("float32", "bfloat16", "float64")}
+CHOICES = {
+    "head": ("none", "scalar"),
+    "remat": ("none", "dots", "full"),
+    "dtype": ("float32", "bfloat16", "float64"),
+    "activation": tuple(ACTIVATIONS),
+}
+KINDS = ("full", "sliding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +42,19 @@ class Config:
         dtype: type of the computation; ``float64`` needs ``jax_enable_x64``.
         param_dtype: type of the parameters, by default the wider of float32 and ``dtype``.
         init_std: standard deviation of the first weights; narrow models (below some 256) learn sooner from 0.1.
+        activation: of the gate, ``silu`` or ``gelu_tanh``.
+        qk_norm: a norm of each head's queries and keys before the rotation.
+        norm_offset: is added to the stored scale of every norm: 1 in Gemma.
+        post_norms: a norm of what attention and feed-forward give, before it is added to the residual stream.
+        embed_scale: multiply embeddings by ``sqrt(hidden_size)``, rounded to ``dtype``.
+        query_scalar: scores are divided by its square root, by that of ``head_dim`` where it is 0.
+        attention_softcap: ``c * tanh(score / c)`` before the mask; 0: none.
+        softcap: the same of the logits, see ``Model.softcap``.
+        sliding_window: a token of a sliding layer sees itself and ``sliding_window - 1`` tokens before it; 0: all.
+        layer_pattern: kinds of layers, ``sliding`` or ``full``, repeated over the depth; empty: sliding ones if there
+            is a window.
+        rope_local_theta: of sliding layers, which are not scaled then; 0: that of the others.
+        rope_scaling: block of :class:`rlx.models.rope.RopeScaling`.
     """
 
     vocab_size: int = 259
@@ -52,6 +74,18 @@ class Config:
     dtype: str = "float32"
     param_dtype: str = ""
     init_std: float = 0.02
+    activation: str = "silu"
+    qk_norm: bool = False
+    norm_offset: float = 0.0
+    post_norms: bool = False
+    embed_scale: bool = False
+    query_scalar: float = 0.0
+    attention_softcap: float = 0.0
+    softcap: float = 0.0
+    sliding_window: int = 0
+    layer_pattern: tuple[str, ...] = ()
+    rope_local_theta: float = 0.0
+    rope_scaling: RopeScaling | Mapping[str, Any] | None = None
 
     def __post_init__(self):
         for field, allowed in CHOICES.items():
@@ -69,22 +103,54 @@ class Config:
             raise UserError(f"model.num_heads must be a multiple of model.num_kv_heads: {sizes}")
         if self.head_dim % 2:
             raise UserError(f"model.head_dim must be even for rotary embeddings, not {self.head_dim}")
+        set_default("rope_scaling", scaling_of(self.rope_scaling))
+        set_default("layer_pattern", tuple(self.layer_pattern or ()))
+        self._check_windows()
+
+    def _check_windows(self) -> None:
+        for kind in self.layer_pattern:
+            if kind not in KINDS:
+                hint = close_matches(str(kind), KINDS)
+                raise UserError(f"model.layer_pattern has the kind {kind!r}; kinds are {', '.join(KINDS)}.{hint}")
+        if len(self.layer_pattern) > self.num_layers:
+            counts = f"{len(self.layer_pattern)} kinds, model.num_layers={self.num_layers}"
+            raise UserError(f"model.layer_pattern is longer than the model is deep: {counts}")
+        for key in ("sliding_window", "softcap", "attention_softcap", "query_scalar", "rope_local_theta"):
+            if getattr(self, key) < 0:
+                raise UserError(f"model.{key}={getattr(self, key)} must not be negative (0: off)")
+        if "sliding" in self.layer_pattern and not self.sliding_window:
+            raise UserError("model.layer_pattern has sliding layers: set model.sliding_window to the tokens they see")
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The sliding window of each layer, 0 where it sees everything."""
+        pattern = self.layer_pattern or ("sliding",)
+        kinds = (pattern[i % len(pattern)] for i in range(self.num_layers))
+        return tuple(self.sliding_window if kind == "sliding" else 0 for kind in kinds)
 
 
 class Block(nnx.Module):
     """Pre-norm residual block on ``[B * T, D]``."""
 
     def __init__(self, c: Config, weights: Weights):
-        self.attention_norm = RMSNorm(weights, c.hidden_size, c.norm_eps)
-        self.attention = Attention(weights, c.hidden_size, c.num_heads, c.num_kv_heads, c.head_dim, c.qkv_bias)
-        self.mlp_norm = RMSNorm(weights, c.hidden_size, c.norm_eps)
-        self.mlp = SwiGLU(weights, c.hidden_size, c.intermediate_size)
+        norm = functools.partial(RMSNorm, weights, c.hidden_size, c.norm_eps, c.norm_offset)
+        self.attention_norm = norm()
+        self.attention = Attention(weights, c)
+        self.attention_post_norm = norm() if c.post_norms else None
+        self.mlp_norm = norm()
+        self.mlp = SwiGLU(weights, c.hidden_size, c.intermediate_size, c.activation)
+        self.mlp_post_norm = norm() if c.post_norms else None
+
+    def join(self, x: jax.Array, attended: jax.Array) -> jax.Array:
+        """The residual stream after what attention found, and after the feed-forward that reads it."""
+        x = axes.activation(x + (attended if self.attention_post_norm is None else self.attention_post_norm(attended)))
+        y = self.mlp(self.mlp_norm(x))
+        return axes.activation(x + (y if self.mlp_post_norm is None else self.mlp_post_norm(y)))
 
     def keep(self, x: jax.Array, rope, mask: Any, rows: tuple[int, int]):
         """The output and the keys and values it attended to, ``[B, G, T, d]``."""
         q, k, v = self.attention.project(self.attention_norm(x), rope, rows)
-        x = axes.activation(x + self.attention.mix(q, k, v, mask))
-        return axes.activation(x + self.mlp(self.mlp_norm(x))), k, v
+        return self.join(x, self.attention.mix(q, k, v, mask)), k, v
 
     def __call__(self, x: jax.Array, *context: Any) -> jax.Array:
         return self.keep(x, *context)[0]
@@ -101,52 +167,72 @@ class Transformer(nnx.Module):
             self.layers = Block(c, Weights(c.dtype, c.param_dtype, (c.num_layers,)))
         else:
             self.layers = nnx.Dict({str(i): Block(c, weights) for i in range(c.num_layers)})
-        self.final_norm = RMSNorm(weights, c.hidden_size, c.norm_eps)
+        self.final_norm = RMSNorm(weights, c.hidden_size, c.norm_eps, c.norm_offset)
         untied = not c.tie_embeddings
         self.unembedding = weights((c.hidden_size, c.vocab_size), ("embed", "vocab")) if untied else None
         self.head = ScalarHead(weights, c.hidden_size) if c.head == "scalar" else None
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """``[N, T] -> [N * T, D]``, or ``[N, T, D]`` (:func:`rlx.models.axes.leading`)."""
-        rows = tokens if axes.splits_length() else tokens.reshape(-1)
-        return axes.activation(self.embedding[...].astype(self.config.dtype)[rows])
+        c, rows = self.config, tokens if axes.splits_length() else tokens.reshape(-1)
+        x = self.embedding[...].astype(c.dtype)[rows]
+        return axes.activation(x * np.asarray(c.hidden_size**0.5, c.dtype) if c.embed_scale else x)
 
     def output_matrix(self) -> jax.Array:
         """``[D, V]``: the transposed embedding when tied."""
         matrix = self.embedding[...].T if self.unembedding is None else self.unembedding[...]
         return matrix.astype(self.config.dtype)
 
-    def rope(self, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def rope(self, positions: jax.Array, window: int = 0) -> tuple[jax.Array, jax.Array]:
+        """The rotary tables of layers with this window."""
         c = self.config
-        return rotary_tables(positions, c.head_dim, c.rope_theta, c.dtype)
+        if window and c.rope_local_theta:
+            return rotary_tables(positions, c.head_dim, c.rope_local_theta, c.dtype)
+        return rotary_tables(positions, c.head_dim, c.rope_theta, c.dtype, scaling_of(c.rope_scaling))
 
-    def run_layers(self, x: jax.Array, *context: Any) -> jax.Array:
+    def contexts(self, positions: jax.Array, look: Callable[[int], Any]) -> dict[int, Any]:
+        """By window of the layers, what they read beside the residual stream: rotary tables and ``look(window)``."""
+        return {window: (self.rope(positions, window), look(window)) for window in dict.fromkeys(self.config.windows)}
+
+    def run_layers(self, x: jax.Array, contexts: dict[int, Any], rows: tuple[int, ...]) -> jax.Array:
         """Applies the blocks as a list or a scan, with or without rematerialisation."""
         c = self.config
         layers: Any = self.layers
         blocks = [layers] if c.scan_layers else [layers[str(i)] for i in range(c.num_layers)]
         graph = nnx.graphdef(blocks[0])
 
-        def block(x, state):
-            return nnx.merge(graph, state)(x, *context)
+        def block(x, state, window):
+            return nnx.merge(graph, state)(x, *_context(contexts, window), rows)
 
         if c.remat != "none":
             kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if c.remat == "dots" else None
-            block = jax.checkpoint(block, prevent_cse=not c.scan_layers, policy=kept)
+            static = () if c.scan_layers else (2,)
+            block = jax.checkpoint(block, prevent_cse=not c.scan_layers, policy=kept, static_argnums=static)
         if c.scan_layers:
-            return jax.lax.scan(lambda x, state: (block(x, state), None), x, nnx.state(self.layers))[0]
-        for layer in blocks:
-            x = block(x, nnx.state(layer))
+            alike = len(contexts) == 1
+            windows = None if alike else np.array(c.windows, np.int32)
+            return jax.lax.scan(lambda x, layer: (block(x, *layer), None), x, (nnx.state(self.layers), windows))[0]
+        for layer, window in zip(blocks, c.windows, strict=True):
+            x = block(x, nnx.state(layer), window)
         return x
 
-    def encode(self, tokens: jax.Array, positions: jax.Array, mask: Any) -> jax.Array:
-        """Hidden states ``[N, T, D]`` of tokens at ``positions [N | 1, T]``; for ``mask`` see ``Attention.mix``."""
-        x = self.run_layers(self.embed(tokens), self.rope(positions), mask, tokens.shape)
+    def encode(self, tokens: jax.Array, positions: jax.Array, look: Callable[[int], Any]) -> jax.Array:
+        """Hidden states ``[N, T, D]`` of tokens at ``positions [N | 1, T]``; ``look(window)`` is the mask of layers
+        with this sliding window (0: none), see ``Attention.mix``; one that attends must be a pytree."""
+        x = self.run_layers(self.embed(tokens), self.contexts(positions, look), tokens.shape)
         return self.final_norm(x).reshape(*tokens.shape, -1)
 
     def __call__(self, tokens: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-        mask, positions = causal_mask(tokens.shape, valid)
-        return self.encode(tokens, positions, mask)
+        positions = causal_mask(tokens.shape, valid)[1]
+        return self.encode(tokens, positions, lambda window: causal_mask(tokens.shape, valid, window)[0])
+
+
+def _context(contexts: dict[int, Any], window: Any) -> Any:
+    """Of a layer's window; one that a scan hands over selects between two kinds of layers."""
+    if window is None or isinstance(window, int):
+        return contexts[window] if isinstance(window, int) else next(iter(contexts.values()))
+    (sliding,) = (kind for kind in contexts if kind)
+    return jax.tree.map(lambda near, far: jnp.where(window > 0, near, far), contexts[sliding], contexts[0])
 
 
 def build(config: Config) -> Model:
@@ -184,6 +270,7 @@ def build(config: Config) -> Model:
         ),
         shared=functools.partial(prefix.apply, module),
         packed=functools.partial(packing.apply, module),
+        softcap=config.softcap or None,
         shapes=functools.partial(nnx.to_pure_dict, state),
     )
 
@@ -227,7 +314,7 @@ def _init(config: Config, shapes: Params, seed: int, shardings: Params | None = 
 
 def _draw(config: Config, names: list[str], shape: tuple[int, ...], dtype, seed: int) -> np.ndarray:
     if names[-1] == "scale":
-        return np.ones(shape, dtype)
+        return np.full(shape, 1 - config.norm_offset, dtype)
     if names[-1] == "bias" or names[0] == "head":
         return np.zeros(shape, dtype)
     residual = {"output", "down"} & set(names)

@@ -134,6 +134,7 @@ def _sample(model: Model, plan: Sampling, group: int, mesh: Mesh | None, params,
         ended=lambda i, drawn: stopping.ended(drawn, i, eos_id=plan.eos_id, stop=plan.stop),
         group=group,
         fill=plan.pad_id,
+        softcap=model.softcap,
     )
     where = jnp.arange(size) < found.lengths[:, None]
     arrays = (found.tokens, where, found.lengths, found.finished, *found.statistics)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from rlx import errors, numerics, ops
 from rlx.method import Method
 from rlx.models import Model, axes
+from rlx.models.base import capped
 from rlx.models.moving import join
 from rlx.train import packing
 from rlx.train.policies import ROLES
@@ -124,8 +125,10 @@ class Forward:
         if wanted & {*tokens, *LOGITS, *LAST, *HEAD}:
             hidden, unembedding = self._apply(self.model, params, batch)
             if tokens:
-                found |= self._tokens("policy_", "", hidden, unembedding, batch, where, tokens)
-            found |= {name: self._predicting(hidden) @ unembedding for name in LOGITS if name in wanted}
+                found |= self._tokens("policy_", "", hidden, unembedding, batch, where, tokens, self.model)
+            for name in LOGITS:
+                if name in wanted:
+                    found[name] = _logits(self.model, self._predicting(hidden), unembedding)
             if wanted & {*LAST, *HEAD}:
                 found |= self._states(params, hidden, unembedding, batch)
         if "policy_kl_logps" in wanted:
@@ -147,10 +150,10 @@ class Forward:
             if wanted != {f"{prefix}kl_logps"}:
                 hidden, unembedding = self._apply(model, params, batch)
                 if {f"{prefix}logps", f"{prefix}logprobs"} & wanted:
-                    found |= self._tokens(prefix, prefix, hidden, unembedding, batch, where, set())
+                    found |= self._tokens(prefix, prefix, hidden, unembedding, batch, where, set(), model)
                 found |= {f"{prefix}states": self._predicting(hidden)}
                 if f"{prefix}logits" in wanted:
-                    found[f"{prefix}logits"] = self._predicting(hidden) @ unembedding
+                    found[f"{prefix}logits"] = _logits(model, self._predicting(hidden), unembedding)
             if f"{prefix}kl_logps" in wanted:
                 found[f"{prefix}kl_logps"] = self.logps(params, batch, prefix="kl_", model=model)
             return {name: array for name, array in found.items() if name in wanted}
@@ -166,8 +169,9 @@ class Forward:
         names = ("tokens", "valid", "where", *packing.ARRAYS)
         batch = {name: batch[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in batch}
         where = self.response(batch["where"]) & real[..., None]
-        hidden, unembedding = self._apply(model or self.model, params, batch)
-        return self._tokens("policy_", "", hidden, unembedding, batch, where, set())["policy_logps"]
+        model = model or self.model
+        hidden, unembedding = self._apply(model, params, batch)
+        return self._tokens("policy_", "", hidden, unembedding, batch, where, set(), model)["policy_logps"]
 
     def _apply(self, model: Model, params: Any, batch: Mapping) -> tuple[Array, Array]:
         """Hidden states from the last token of the prompt on, ``[B, K, 1 + R, D]``, and the unembedding."""
@@ -196,7 +200,15 @@ class Forward:
         return ops.predicting(hidden, 1)
 
     def _tokens(
-        self, sums: str, tokens: str, hidden: Array, unembedding: Array, batch: Mapping, where: Array, names: set[str]
+        self,
+        sums: str,
+        tokens: str,
+        hidden: Array,
+        unembedding: Array,
+        batch: Mapping,
+        where: Array,
+        names: set[str],
+        model: Model,
     ) -> Arrays:
         """Token log-probabilities, called ``{tokens}logprobs``, their sums ``{sums}logps``, and statistics."""
         targets = self.response(batch["tokens"])
@@ -205,7 +217,7 @@ class Forward:
         extra = {name: STATISTICS[name] for name in STATISTICS if name in names}
         statistics = tuple(dict.fromkeys(("logp", *(field for fields, _ in extra.values() for field in fields))))
         real = where.reshape(flat[1].shape)
-        options = {"statistics": statistics, "top_p_rule": "strict", "mesh": self.mesh}
+        options = {"statistics": statistics, "top_p_rule": "strict", "mesh": self.mesh, "softcap": model.softcap}
         found = ops.linear_token_statistics(flat[0], unembedding, flat[1], where=real, **options)
         assert found.logp is not None  # asked for
         logprobs = found.logp.reshape(targets.shape)
@@ -217,7 +229,7 @@ class Forward:
         last = valid.shape[-1] - self.prompt_length - jnp.argmax(valid[..., ::-1], axis=-1)  # counts as hidden does
         last = jnp.maximum(last, 0)
         final = jnp.take_along_axis(hidden, last[..., None, None], axis=-2).squeeze(-2)
-        found = {"hidden": final, "embeddings": final, "judge_logits": final @ unembedding}
+        found = {"hidden": final, "embeddings": final, "judge_logits": _logits(self.model, final, unembedding)}
         found["views"] = _dropout(final, batch["index"])
         if self.model.head is None:
             return found
@@ -231,6 +243,10 @@ class Forward:
             "q_values": after,
             "token_rewards": after,
         }
+
+
+def _logits(model: Model, hidden: Array, unembedding: Array) -> Array:
+    return capped(hidden @ unembedding, model.softcap)
 
 
 def _expected_discriminator(found: ops.TokenStatistics) -> Array:
