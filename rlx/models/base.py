@@ -84,6 +84,7 @@ class Model(NamedTuple):
     of uneven length (None: there is only ``apply``).
     ``trainable(params)`` is a tree of bool like ``params`` (arrays or shapes), True where training moves a leaf (None:
     everywhere); what it does not move has neither gradient nor optimiser state (:mod:`rlx.models.moving`).
+    ``lora`` describes the adapters (:class:`rlx.models.lora.Lora`), None: there are none.
     Logits are ``capped(hidden @ unembedding, softcap)`` (None: not capped). ``pretrained(shardings)``, a sharding for
     each leaf or None for one device, reads weights from files straight to where they belong (None: runs start from
     ``init``).
@@ -102,3 +103,4 @@ class Model(NamedTuple):
     trainable: Callable[[Params], Any] | None = None
     softcap: float | None = None
     pretrained: Callable[[Any], Params] | None = None
+    lora: Any = None

@@ -16,6 +16,7 @@ from flax import nnx
 
 from rlx.models import axes
 from rlx.models.base import capped
+from rlx.models.lora import LowRank
 from rlx.models.rope import RopeScaling
 from rlx.ops.product import weight_product
 
@@ -43,15 +44,27 @@ class Weights:
 
 
 class Linear(nnx.Module):
-    """``[N, I] -> [N, O]``, the axes named for sharding."""
+    """``[N, I] -> [N, O]``, the axes named for sharding; ``lora`` is an adapter of the kernel, where it has one."""
+
+    lora: LowRank | None
 
     def __init__(self, weights: Weights, shape: tuple[int, int], axes: tuple, bias: bool = False):
         self.dtype = weights.dtype
         self.kernel = weights(shape, axes)
         self.bias = weights(shape[1:], axes[1:]) if bias else None
+        self.lora = None
+
+    def factors(self) -> tuple[jax.Array, Any]:
+        """The kernel and, where there is an adapter, its A and B, in the type of the computation."""
+        return self.kernel[...].astype(self.dtype), None if self.lora is None else self.lora.factors()
+
+    def product(self, x: jax.Array, factors: tuple[jax.Array, Any]) -> jax.Array:
+        """``x W``, and what the adapter adds to it."""
+        y = weight_product(x, factors[0])
+        return y if self.lora is None else y + self.lora.product(x, factors[1])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = weight_product(x, self.kernel[...].astype(self.dtype))
+        y = self.product(x, self.factors())
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
@@ -201,6 +214,6 @@ class SwiGLU(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         activation = ACTIVATIONS[self.activation]
         # Of four wide arrays only gate and up are kept; their product is cheap to form again.
-        down = jax.checkpoint(lambda gate, up, kernel: weight_product(activation(gate) * up, kernel))
+        down = jax.checkpoint(lambda gate, up, factors: self.down.product(activation(gate) * up, factors))
         gate, up = (axes.activation(y, "ffn") for y in (self.gate(x), self.up(x)))
-        return down(gate, up, self.down.kernel[...].astype(self.down.dtype))
+        return down(gate, up, self.down.factors())

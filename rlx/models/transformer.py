@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from rlx.errors import UserError, close_matches
-from rlx.models import axes
+from rlx.models import axes, lora
 from rlx.models.base import Decode, Model, Params
 from rlx.models.heads import ScalarHead
 from rlx.models.layers import ACTIVATIONS, Attention, RMSNorm, SwiGLU, Weights, causal_mask, rotary_tables
@@ -41,6 +41,8 @@ class Config:
         scan_layers: one traced layer under ``lax.scan`` with stacked weights: faster to compile from about 8 layers.
         dtype: type of the computation; ``float64`` needs ``jax_enable_x64``.
         param_dtype: type of the parameters, by default the wider of float32 and ``dtype``.
+        lora: block of :class:`rlx.models.lora.Lora`: low-rank adapters and the scalar head are trained, the rest stays.
+        freeze: names of parameters, or of parts of the tree of parameters (``'embedding'``, ``'layers/0'``), that stay.
         init_std: standard deviation of the first weights; narrow models (below some 256) learn sooner from 0.1.
         activation: of the gate, ``silu`` or ``gelu_tanh``.
         qk_norm: a norm of each head's queries and keys before the rotation.
@@ -86,6 +88,8 @@ class Config:
     layer_pattern: tuple[str, ...] = ()
     rope_local_theta: float = 0.0
     rope_scaling: RopeScaling | Mapping[str, Any] | None = None
+    lora: lora.Lora | Mapping[str, Any] | None = None
+    freeze: tuple[str, ...] = ()
 
     def __post_init__(self):
         for field, allowed in CHOICES.items():
@@ -98,6 +102,8 @@ class Config:
         set_default("head_dim", self.head_dim or self.hidden_size // self.num_heads)
         set_default("intermediate_size", self.intermediate_size or 4 * self.hidden_size)
         set_default("param_dtype", self.param_dtype or ("float64" if self.dtype == "float64" else "float32"))
+        set_default("lora", lora.settings_of(self.lora))
+        set_default("freeze", (self.freeze,) if isinstance(self.freeze, str) else tuple(self.freeze))
         if self.num_heads % self.num_kv_heads:
             sizes = f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
             raise UserError(f"model.num_heads must be a multiple of model.num_kv_heads: {sizes}")
@@ -140,6 +146,7 @@ class Block(nnx.Module):
         self.mlp_norm = norm()
         self.mlp = SwiGLU(weights, c.hidden_size, c.intermediate_size, c.activation)
         self.mlp_post_norm = norm() if c.post_norms else None
+        lora.attach(self, weights, lora.settings_of(c.lora))
 
     def join(self, x: jax.Array, attended: jax.Array) -> jax.Array:
         """The residual stream after what attention found, and after the feed-forward that reads it."""
@@ -255,8 +262,11 @@ def build(config: Config) -> Model:
 
     from rlx.models import decoding, packing, prefix
 
+    adapters = lora.settings_of(config.lora)
+    lora.check_freeze(config.freeze, nnx.to_pure_dict(state))
+    init = functools.partial(_init, config, nnx.to_pure_dict(state))
     return Model(
-        init=functools.partial(_init, config, nnx.to_pure_dict(state)),
+        init=lora.starting(adapters, init) if adapters else init,
         apply=apply,
         partition=functools.partial(_partition, state),
         head=head if config.head == "scalar" else None,
@@ -272,6 +282,8 @@ def build(config: Config) -> Model:
         packed=functools.partial(packing.apply, module),
         softcap=config.softcap or None,
         shapes=functools.partial(nnx.to_pure_dict, state),
+        trainable=functools.partial(lora.trainable, adapters, config.freeze) if adapters or config.freeze else None,
+        lora=adapters,
     )
 
 
@@ -313,6 +325,10 @@ def _init(config: Config, shapes: Params, seed: int, shardings: Params | None = 
 
 
 def _draw(config: Config, names: list[str], shape: tuple[int, ...], dtype, seed: int) -> np.ndarray:
+    if "lora" in names:
+        own, rng = lora.settings_of(config.lora), np.random.default_rng([seed, *"/".join(names).encode()])
+        assert own is not None  # its parameters are there
+        return lora.draw(own, names, shape, dtype, rng)
     if names[-1] == "scale":
         return np.full(shape, 1 - config.norm_offset, dtype)
     if names[-1] == "bias" or names[0] == "head":
