@@ -148,8 +148,8 @@ class LowRank(nnx.Module):
     def __init__(self, weights: Callable, kernel: nnx.Param, rank: int, scale: float, dtype: str):
         (size, width), (inner, outer) = kernel[...].shape[-2:], kernel.get_metadata("axes")[-2:]
         self.scale, self.dtype = scale, dtype
-        self.a = weights((size, rank), (inner, None))
-        self.b = weights((rank, width), (None, outer))
+        self.a = weights((size, rank), (inner, "rank"))
+        self.b = weights((rank, width), ("rank", outer))
 
     def factors(self) -> tuple[jax.Array, jax.Array]:
         """A and B in the type of the computation."""
