@@ -51,7 +51,7 @@ class Lock:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
                 if (_alive(holder) and not even_alive) or time.monotonic() >= deadline:
                     os.close(descriptor)
-                    raise UserError(f"{what} is in use by {holder or 'another process'}.") from None
+                    raise UserError(f"{what} is in use by {holder or 'another process'}: wait for its end, or stop it.") from None
                 if not told:
                     print(f"waiting for the children of {holder}, which has died, to stop", file=sys.stderr)
                 told = True
@@ -60,6 +60,13 @@ class Lock:
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         self.descriptor = descriptor
         return self
+
+    def held(self) -> bool:
+        """Whether the file that is locked is the one at its path: not so after a disk or a folder has gone."""
+        try:
+            return self.descriptor >= 0 and os.path.samestat(os.fstat(self.descriptor), os.stat(self.path))
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Gives the lock back."""

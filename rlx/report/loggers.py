@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,7 +44,22 @@ class JsonlLogger:
         if taken:
             raise UserError(f"a metric cannot be called '{taken[0]}': every row has a key of that name.")
         row = {"stage": stage, "step": int(step), "split": split, **metrics}
-        os.write(self._descriptor, (dump_row(row) + "\n").encode())
+        self._append((dump_row(row) + "\n").encode())
+
+    def _append(self, line: bytes) -> None:
+        """Writes all of a line, to a file that is still where it was opened.
+
+        Raises:
+          OSError: the disk is full, gone ...; it names the file.
+        """
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+            there = os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+        if not there:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""

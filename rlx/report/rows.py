@@ -6,6 +6,7 @@ by ``x_low`` and ``x_high``, the ends of its 95 % interval: tables then show the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -78,14 +79,19 @@ def dump_row(row: Mapping[str, Any]) -> str:
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a whole file, or leaves the old one untouched."""
+    """Writes a whole file, or leaves the old one untouched and raises an OSError that names it."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _plain(value: Any) -> Any:

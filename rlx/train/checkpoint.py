@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from rlx.errors import UserError
 from rlx.train import leaves, manifest
 from rlx.train.log import say
 from rlx.train.state import TrainState
-from rlx.train.storage import writing
+from rlx.train.storage import StorageError, writing
 
 _NAME = re.compile(r"\d{8}")
 _NEW, _OLD, _DAMAGED = ".new-tmp", ".old-tmp", ".damaged"
@@ -182,16 +183,22 @@ class Checkpoints:
     def _write(self, path: Path, state: Any, notes: dict[str, Any]) -> None:
         """Writes beside the place, checks what is there by its manifest, and only then takes the place."""
         new, old = path.with_name(path.name + _NEW), path.with_name(path.name + _OLD)
-        with writing(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.tidy()
-            _save(self._checkpointer(), new, state=state, notes=notes | {"leaves": leaves.of(state), "manifest": True})
-            manifest.write(new, checksums=self.checksums)
-            if path.exists():
-                os.replace(path, old)
-            os.replace(new, path)
-            manifest.sync_folder(self.folder)
-            shutil.rmtree(old, ignore_errors=True)
+        try:
+            with writing(path):
+                self.folder.mkdir(exist_ok=True)  # that of the run is there, or its disk is gone
+                self.tidy()
+                whole = notes | {"leaves": leaves.of(state), "manifest": True}
+                _save(self._checkpointer(), new, state=state, notes=whole)
+                manifest.write(new, checksums=self.checksums)
+                if path.exists():
+                    os.replace(path, old)
+                os.replace(new, path)
+                manifest.sync_folder(self.folder)
+                shutil.rmtree(old, ignore_errors=True)
+        except StorageError:
+            with contextlib.suppress(OSError):
+                self.tidy()  # half a checkpoint helps nobody on a full disk
+            raise
         self._checked.discard(path)
 
     def _read_notes(self, path: Path, remedy: str) -> dict[str, Any]:

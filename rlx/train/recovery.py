@@ -33,10 +33,15 @@ def carry_on(make: Callable[[], Trainer]) -> dict[str, float]:
                 raise  # what a stage started from: there is no other of it
             checkpoints.set_aside(error)
         except (StorageError, OSError) as error:
-            said = storage.reason(error)
-            if not said:
+            known, said = isinstance(error, StorageError), storage.reason(error)
+            if not (known or said):
                 raise
             last, place = checkpoints.last, storage.named(error) or trainer.folder.path
-            what = str(error) if isinstance(error, StorageError) else f"cannot use {place}: {said}."
-            kept = "No checkpoint has been saved yet" if last is None else f"The last good checkpoint is {last.name}"
-            raise StorageError(f"{what} {kept}; once that is mended, the same command goes on from there.") from error
+            what = str(error) if known else f"cannot use {place}: {said}."
+            where = "No checkpoint has been saved yet; once that is mended, the same command starts anew."
+            if last is not None:
+                where = (
+                    f"The last good checkpoint is that of step {int(last.name)} ({last}); once that is mended, the "
+                    "same command goes on from it."
+                )
+            raise StorageError(f"{what} {where}") from error

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rlx.errors import UserError
 
@@ -19,7 +23,9 @@ ERRNOS = (
     errno.EPERM,
     errno.EIO,
     errno.ENOENT,
+    errno.EEXIST,
     errno.ENOTDIR,
+    errno.EISDIR,
     errno.ESTALE,
     errno.ENOTCONN,
     errno.ENODEV,
@@ -70,6 +76,10 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
       StorageError: it has refused.
     """
+    hook = sys.unraisablehook
+    for name in ("asyncio", "absl"):
+        logging.getLogger(name).addFilter(_is_news)
+    sys.unraisablehook = partial(_tell_news, hook)
     try:
         yield
     except StorageError:
@@ -78,4 +88,18 @@ def writing(path: Path) -> Iterator[None]:
         said = reason(error)
         if not said:
             raise
+        hook = sys.unraisablehook  # other writers find their loop gone some time later
         raise StorageError(f"cannot write {path}: {said}.") from error
+    finally:
+        sys.unraisablehook = hook
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message says more than the error that the run stops with: not what each writer has met alone."""
+    return not (record.exc_info and reason(record.exc_info[1]))
+
+
+def _tell_news(hook: Callable[..., Any], unraisable: Any) -> None:
+    """The same of what threads of TensorStore meet: their writes end after the loop that has waited for them."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)

@@ -138,6 +138,7 @@ class Trainer:
         row: Row,
         ended: bool,
     ) -> None:
+        self.folder.check()
         names = [other.name for other in self.plan.stages]
         before = sum(other.settings.steps for other in self.plan.stages[: names.index(stage.name)])
         notes = {

@@ -14,7 +14,7 @@ from rlx import config as configs
 from rlx.errors import UserError
 from rlx.lock import Lock
 from rlx.report.rows import dump_row, write_atomically
-from rlx.train.storage import writing
+from rlx.train.storage import StorageError, writing
 
 CONFIG, METRICS, RESULT, CHECKPOINTS = "config.json", "metrics.jsonl", "result.json", "checkpoints"
 SPEED = "speed.jsonl"
@@ -46,6 +46,15 @@ class Workdir:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    def check(self) -> None:
+        """Makes sure that what is written goes where the run has begun.
+
+        Raises:
+          StorageError: the folder has been unmounted, moved or replaced.
+        """
+        if not self._lock.held():
+            raise StorageError(f"{self.path} is no longer the folder that this run writes to (unmounted, or moved).")
 
     def claim(self, config: Mapping[str, Any], *, force: bool = False) -> None:
         """Writes ``config.json``, or checks that the run there has the same config.

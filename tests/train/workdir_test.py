@@ -1,6 +1,10 @@
 """The run directory: one run at a time, one config, and what is damaged is said."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +18,21 @@ def test_a_second_run_is_refused_and_a_third_may_follow(tiny, tmp_path):
         train(tiny(), tmp_path)
     with Workdir(tmp_path):
         pass
+
+
+def test_a_second_process_names_the_first_and_changes_nothing(tiny, tmp_path):
+    config_file, workdir = tmp_path / "config.py", tmp_path / "run"
+    config_file.write_text(f"def get_config():\n    return {tiny(seed=1)!r}\n")
+    with Workdir(workdir) as folder:
+        folder.claim(tiny())
+        (workdir / "metrics.jsonl").write_text('{"stage": "sft", "step": 1}\n')
+        before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in workdir.iterdir()}
+        command = [sys.executable, "-m", "rlx.train", f"--config={config_file}", f"--workdir={workdir}", "--force"]
+        found = subprocess.run(command, capture_output=True, text=True)
+        assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in workdir.iterdir()} == before
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    assert found.stderr == f"error: workdir {workdir} is in use by {holder}: wait for its end, or stop it.\n"
+    assert found.returncode == 2
 
 
 def test_a_lock_of_the_dead_is_taken_over(tmp_path):
