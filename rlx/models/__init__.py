@@ -19,8 +19,9 @@ def build(config: Mapping[str, Any]) -> Model:
 
     Args:
         config: ``name`` and the options of that model. ``name="transformer"`` takes the fields of
-            ``rlx.models.transformer.Config``; ``name="package.module:factory"`` calls your own function with the
-            other keys, which returns a ``Model``.
+            ``rlx.models.transformer.Config``; ``name="hf"`` the folder ``path`` of a Hugging Face model and what it
+            leaves open (:func:`rlx.models.huggingface.build`); ``name="package.module:factory"`` calls your own
+            function with the other keys, which returns a ``Model``.
 
     Raises:
         UserError: the name or an option is unknown, or an option has an impossible value.
@@ -37,6 +38,10 @@ def build(config: Mapping[str, Any]) -> Model:
 
         _check_options(name, options, [field.name for field in dataclasses.fields(transformer.Config)])
         return transformer.build(transformer.Config(**options))
+    if name == "hf":
+        from rlx.models import huggingface
+
+        return huggingface.build(**options)
     factory = _import_factory(name)
     parameters = inspect.signature(factory).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -55,8 +60,8 @@ def _check_options(name: str, options: Mapping[str, Any], known: list[str]) -> N
 def _import_factory(name: str) -> Callable[..., Model]:
     module_name, separator, attribute = name.partition(":")
     if not separator:
-        hint = close_matches(name, ["transformer"])
-        raise UserError(f"unknown model {name!r}.{hint} Use 'transformer' or 'package.module:factory'.")
+        hint = close_matches(name, ["transformer", "hf"])
+        raise UserError(f"unknown model {name!r}.{hint} Use 'transformer', 'hf' or 'package.module:factory'.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
