@@ -161,6 +161,19 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, softcap: f
     return out.astype(v.dtype).reshape(b, h, t, d)
 
 
+def attend_in_blocks(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, softcap: float = 0.0, *, block: int
+) -> jax.Array:
+    """:func:`attend` for a ``mask`` that is causal in the order of the positions, ``block`` queries at a time.
+
+    A block meets the keys up to its own end, and its scores are formed again in the backward pass.
+    """
+    length, part = q.shape[2], jax.checkpoint(functools.partial(attend, softcap=softcap))
+    ends = [(start, min(start + block, length)) for start in range(0, length, block)]
+    outs = (part(q[:, :, i:j], k[:, :, :j], v[:, :, :j], mask[:, i:j, :j]) for i, j in ends)
+    return jnp.concatenate([*outs], axis=2)
+
+
 class Attention(nnx.Module):
     """Projections of grouped-query attention with rotary positions; query, key and value are separate products.
 
@@ -168,7 +181,7 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, weights: Weights, c: Any):
-        self.head_dim, self.softcap = c.head_dim, c.attention_softcap
+        self.head_dim, self.softcap, self.block = c.head_dim, c.attention_softcap, c.attention_block
         self.scale = (c.query_scalar or c.head_dim) ** -0.5
         width, kv_width, bias = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim, c.qkv_bias
         self.query = Linear(weights, (c.hidden_size, width), ("embed", "heads"), bias)
@@ -198,7 +211,12 @@ class Attention(nnx.Module):
         """Attention and the output projection, laid out as ``x`` was; a function as ``mask`` attends in the place of
         ``attend``: ``mask(q, k, v) -> [B, H, T, d]``."""
         b, h, t, d = q.shape
-        out = mask(q, k, v) if callable(mask) else attend(q, k, v, mask, self.softcap)
+        if callable(mask):
+            out = mask(q, k, v)
+        elif self.block and not axes.splits_length():
+            out = attend_in_blocks(q, k, v, mask, self.softcap, block=self.block)
+        else:
+            out = attend(q, k, v, mask, self.softcap)
         return self.output(axes.activation(out.swapaxes(1, 2).reshape(*axes.leading(b, t), h * d), "heads"))
 
 

@@ -38,6 +38,9 @@ class Config:
         head: ``'scalar'`` adds a value or reward head.
         remat: ``'full'`` recomputes each layer in the backward pass: a third of the memory; ``'dots'`` keeps the
             products with weights and recomputes the rest, attention above all.
+        attention_block: causal attention works off so many queries at a time, each block against the keys up to its own
+            end, and again in the backward pass: memory grows with the length, not with its square, and half of the
+            products are saved. For long sequences; 0: all at once.
         scan_layers: one traced layer under ``lax.scan`` with stacked weights: faster to compile from about 8 layers.
         dtype: type of the computation; ``float64`` needs ``jax_enable_x64``.
         param_dtype: type of the parameters, by default the wider of float32 and ``dtype``.
@@ -72,6 +75,7 @@ class Config:
     qkv_bias: bool = False
     head: str = "none"
     remat: str = "none"
+    attention_block: int = 0
     scan_layers: bool = False
     dtype: str = "float32"
     param_dtype: str = ""
@@ -107,6 +111,8 @@ class Config:
         if self.num_heads % self.num_kv_heads:
             sizes = f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
             raise UserError(f"model.num_heads must be a multiple of model.num_kv_heads: {sizes}")
+        if not isinstance(self.attention_block, int) or self.attention_block < 0:
+            raise UserError(f"model.attention_block is a number of queries, 0 or more, not {self.attention_block!r}.")
         if self.head_dim % 2:
             raise UserError(f"model.head_dim must be even for rotary embeddings, not {self.head_dim}")
         set_default("rope_scaling", scaling_of(self.rope_scaling))

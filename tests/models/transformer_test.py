@@ -203,3 +203,25 @@ def test_every_product_contracts_one_dimension():
 def test_messages(options, message):
     with pytest.raises(UserError, match=message):
         build(**options)
+
+
+@pytest.mark.parametrize("block", [2, 4, 7])
+def test_attention_in_blocks_is_attention(block, float64):
+    def found():
+        plain, blocks = (build(dtype="float64", sliding_window=3, attention_block=size) for size in (0, block))
+        params, batch = shaken(plain), tokens(t=7)
+        valid = np.arange(7) >= np.array([[0], [2]])
+
+        def loss(model, params):
+            hidden, _ = model.apply(params, batch, valid)
+            return (jnp.where(valid[..., None], hidden, 0) ** 2).sum()
+
+        return [jax.value_and_grad(lambda p, m=model: loss(m, p))(params) for model in (plain, blocks)]
+
+    expected, actual = float64(found)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), actual, expected)
+
+
+def test_a_block_of_attention_is_a_number():
+    with pytest.raises(UserError, match="model.attention_block is a number of queries"):
+        build(attention_block=-1)
