@@ -222,7 +222,9 @@ def programs_of(
 
 
 def starting_policy(run: Run) -> Any:
-    """The policy of ``config.start``; a scalar head that it lacks is new. None where the config names no run.
+    """The policy of ``config.start``, None where the config names no run.
+
+    A scalar head and adapters that it lacks are new; adapters that the model lacks are merged.
 
     Raises:
       UserError: the run has another model.
@@ -231,11 +233,17 @@ def starting_policy(run: Run) -> Any:
         return None
     from rlx.train.restore import restore  # it reads runs, and so stands above this module
 
-    found, own = restore(run.settings.start).state.params["policy"], run.model.init(run.settings.seed)
+    start, own = restore(run.settings.start), run.model.init(run.settings.seed)
+    found = start.state.params["policy"]
+    if start.run.model.lora is not None and run.model.lora is None:
+        from rlx.models.lora import merge
+
+        found = merge(start.run.model, found)
     of_run, wanted = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (found, own))
     shapes = {path: leaf.shape for path, leaf in of_run.items()}
     differing = [path for path, leaf in wanted.items() if shapes.get(path, leaf.shape) != leaf.shape]
-    differing += [path for path in wanted if path not in shapes and "head" not in jax.tree_util.keystr(path)]
+    names = {path: jax.tree_util.keystr(path) for path in wanted if path not in shapes}
+    differing += [path for path, name in names.items() if "head" not in name and "lora" not in name]
     if differing or set(shapes) - set(wanted):
         name = jax.tree_util.keystr((*differing, *sorted(set(shapes) - set(wanted), key=str))[0])
         raise UserError(

@@ -112,3 +112,34 @@ def test_followers_hold_the_moving_part():
     assert part.params["policy"]["embedding"] is None
     again = moved.whole(part, current.params["policy"])
     assert all(a is b for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(current), strict=True))
+
+
+def trajectory(axes, micro_batches=1):
+    """Losses of three steps with adapters in float64, on a mesh, or with pmap over two devices (None)."""
+    with jax.enable_x64(True):
+        lora = {"rank": 2, "targets": "all-linear"}
+        model = models.build({"name": "transformer", **SIZE, "dtype": "float64", "lora": lora})
+        method = rlx.build("dpo", **({} if axes is not None else {"axis_name": "rows"}))
+        mesh, optimizer = sharding.make_mesh(axes), optax.adam(0.1)
+        current = state.create_state(model, method, optimizer, Shapes(16, 32, 10), seed=0, mesh=mesh)
+        auxiliary = {"reference": jax.tree.map(np.asarray, moving(model, current.params["policy"]))}
+        if axes is None:
+            current, auxiliary = sharding.replicate(current, 2), sharding.replicate(auxiliary, 2)
+            advance = step.make_pmap_step(model, method, optimizer, axis_name="rows", prompt_length=PROMPT)
+            rows = {name: x.reshape(2, 2, *x.shape[1:]) for name, x in batch().items()}
+        else:
+            options = {"mesh": mesh, "prompt_length": PROMPT, "micro_batches": micro_batches}
+            advance, rows = step.make_train_step(model, method, optimizer, **options), sharding.put_batch(batch(), mesh)
+        found = []
+        for _ in range(3):
+            current, reported = advance(current, rows, auxiliary)
+            found.append(np.ravel(reported["loss"].value)[0])
+        return np.array(found)
+
+
+def test_adapters_follow_one_trajectory_on_every_layout():
+    expected = trajectory({})
+    assert np.ptp(expected) > 1e-3
+    for layout in ({"fsdp": 2, "model": 2}, {"data": 2, "sequence": 2}, None):
+        np.testing.assert_allclose(trajectory(layout), expected, rtol=1e-9, err_msg=str(layout))
+    np.testing.assert_allclose(trajectory({}, 2), expected, rtol=1e-9)
