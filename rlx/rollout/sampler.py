@@ -73,7 +73,10 @@ def sample(
     plan, numbers = _split(sampling)
     if model.decode is not None and model.decode.unrolled is not None:
         model, params = model.decode.unrolled(params)
-    prompts = jnp.asarray(prompt_tokens, jnp.int32), jnp.asarray(prompt_valid, bool)
+    # what every process has on its host goes to the devices of all of them
+    prompts = (np.asarray(prompt_tokens, np.int32), np.asarray(prompt_valid, bool))
+    if isinstance(prompt_tokens, jax.Array):
+        prompts = jnp.asarray(prompt_tokens, jnp.int32), jnp.asarray(prompt_valid, bool)
     return _sample(model, plan, group, mesh, params, *prompts, numbers, key)
 
 
@@ -138,7 +141,10 @@ def _sample(model: Model, plan: Sampling, group: int, mesh: Mesh | None, params,
     )
     where = jnp.arange(size) < found.lengths[:, None]
     arrays = (found.tokens, where, found.lengths, found.finished, *found.statistics)
-    return Rollout(*(x.reshape(count, group, *x.shape[1:]) for x in arrays))
+    drawn = Rollout(*(x.reshape(count, group, *x.shape[1:]) for x in arrays))
+    if mesh is None or len({device.process_index for device in mesh.devices.flat}) == 1:
+        return drawn
+    return jax.lax.with_sharding_constraint(drawn, NamedSharding(mesh, PartitionSpec()))  # every process reads it
 
 
 def _place(model: Model, mesh: Mesh | None, params, *rows):

@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from rlx.errors import UserError
-from rlx.train import leaves, manifest
+from rlx.train import leaves, manifest, processes
 from rlx.train.log import say
 from rlx.train.state import TrainState
 from rlx.train.storage import StorageError, writing
@@ -87,6 +88,9 @@ class Checkpoints:
         """
         self._write(self.path(step), state, dict(notes))
         self.last = self.path(step)
+        processes.group().lead(self._forget)
+
+    def _forget(self) -> None:
         with writing(self.folder):
             for old in self.steps()[: -self.keep]:
                 shutil.rmtree(self.path(old))
@@ -97,13 +101,17 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, and all of them are damaged.
         """
+        found = processes.group().lead(self._newest)
+        self.last = None if found is None else self.path(found)
+        return found
+
+    def _newest(self) -> int | None:
         for step in reversed(self.steps()):
             try:
                 self.notes(step)
             except Damaged as error:
                 self.set_aside(error)
             else:
-                self.last = self.path(step)
                 return step
         damaged = sorted(path.name for path in self.folder.glob(f"*{_DAMAGED}*"))
         if damaged:
@@ -182,24 +190,32 @@ class Checkpoints:
 
     def _write(self, path: Path, state: Any, notes: dict[str, Any]) -> None:
         """Writes beside the place, checks what is there by its manifest, and only then takes the place."""
-        new, old = path.with_name(path.name + _NEW), path.with_name(path.name + _OLD)
+        new, group = path.with_name(path.name + _NEW), processes.group()
         try:
             with writing(path):
-                self.folder.mkdir(exist_ok=True)  # that of the run is there, or its disk is gone
-                self.tidy()
+                group.lead(self._make_room)
                 whole = notes | {"leaves": leaves.of(state), "manifest": True}
                 _save(self._checkpointer(), new, state=state, notes=whole)
-                manifest.write(new, checksums=self.checksums)
-                if path.exists():
-                    os.replace(path, old)
-                os.replace(new, path)
-                manifest.sync_folder(self.folder)
-                shutil.rmtree(old, ignore_errors=True)
+                group.lead(partial(self._take_place, new, path))
         except StorageError:
             with contextlib.suppress(OSError):
-                self.tidy()  # half a checkpoint helps nobody on a full disk
+                if group.leads:
+                    self.tidy()  # half a checkpoint helps nobody on a full disk
             raise
         self._checked.discard(path)
+
+    def _make_room(self) -> None:
+        self.folder.mkdir(exist_ok=True)  # that of the run is there, or its disk is gone
+        self.tidy()
+
+    def _take_place(self, new: Path, path: Path) -> None:
+        old = path.with_name(path.name + _OLD)
+        manifest.write(new, checksums=self.checksums)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(new, path)
+        manifest.sync_folder(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _read_notes(self, path: Path, remedy: str) -> dict[str, Any]:
         """The notes of a folder whose files are as they were written; checkpoints of old have no manifest."""
@@ -208,7 +224,7 @@ class Checkpoints:
             unchecked = not found.get("manifest") and not (path / manifest.NAME).exists()
         except (OSError, ValueError, AttributeError) as error:
             raise Damaged(path, _first_line(error), remedy) from None
-        if not unchecked and path not in self._checked:
+        if not unchecked and path not in self._checked and processes.group().leads:
             wrong = manifest.problem(path, checksums=self.checksums)
             if wrong:
                 raise Damaged(path, wrong, remedy)

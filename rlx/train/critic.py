@@ -21,6 +21,7 @@ from rlx.policy.returns import gae_advantage
 from rlx.policy.value import value_clip_loss
 from rlx.train.blocks import block_of
 from rlx.train.forward import Forward
+from rlx.train.sharding import fetch
 from rlx.types import Array, Batch
 
 GIVEN = ("old_values", "returns")
@@ -95,4 +96,4 @@ def make_critic(forward: Forward, settings: CriticSettings) -> Callable[[Any, di
         targets = gae_advantage(*arrays, gamma=settings.gamma, lam=settings.lam, where=found["token_where"])
         return {"old_values": found["values"], "returns": targets.returns}
 
-    return lambda policy, batch: jax.device_get(judge(policy, batch))
+    return lambda policy, batch: fetch(judge(policy, batch))

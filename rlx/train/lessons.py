@@ -23,7 +23,7 @@ from rlx.train.programs import as_read
 from rlx.train.responses import chosen_rows
 from rlx.train.reward_models import RewardModel
 from rlx.train.rollout_settings import COMPARISONS, RolloutSettings
-from rlx.train.sharding import put_batch
+from rlx.train.sharding import put_whole
 from rlx.train.tempered import Tempered
 
 ESTIMATE, TEMPERED = 3, 4
@@ -126,7 +126,7 @@ class Lessons:
             batch = pairs_of(batch) if self.stage.compares == "pairs" else batch
             return as_read(batch | {"scores": batch["rewards"]}, self.stage.method), found
         if self.judge is not None:
-            batch = batch | self.judge(policy, put_batch(batch, self.run.mesh))
+            batch = batch | self.judge(policy, put_whole(batch, self.run.mesh))
         if self.estimate is not None:
             batch = batch | {"advantages": self.estimate(batch, jax.random.fold_in(key, ESTIMATE))}
         if self.tempered is not None:

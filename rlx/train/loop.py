@@ -16,6 +16,7 @@ from rlx.errors import UserError
 from rlx.report.intervals import wilson_interval
 from rlx.report.loggers import Loggers
 from rlx.report.progress import Progress
+from rlx.train import processes
 from rlx.train.assemble import Stage
 from rlx.train.interrupts import Interrupts, Stopped
 from rlx.train.state import TrainState
@@ -34,12 +35,14 @@ class Programs(NamedTuple):
       evaluate: ``(state, batch) -> metrics``.
       held_out: the batches of an evaluation; called anew for each.
       speed: rates since the last row, for the progress line and ``speed.jsonl``; None measures none.
+      total: from a number of this process's examples to that of all processes.
     """
 
     step: Callable[[TrainState, HostBatch], tuple[TrainState, Mapping[str, Any]]]
     evaluate: Callable[[TrainState, HostBatch], Mapping[str, Any]]
     held_out: Callable[[], Iterable[HostBatch]]
     speed: Callable[[], Row] | None = None
+    total: Callable[[int], int] = lambda own: own
 
 
 class Outlets(NamedTuple):
@@ -53,6 +56,7 @@ class Outlets(NamedTuple):
       stop: ``(stage, step) -> bool`` after every step: whether to save and stop; None never does.
       on_nan: ``stop`` or ``continue``.
       speed: ``(step, stage, rates) -> None``: rates, apart from the metrics, which two equal runs share to the bit.
+      agree: a wish to stop of this process -> that of all (:mod:`rlx.train.agreement`).
     """
 
     loggers: Loggers
@@ -61,6 +65,7 @@ class Outlets(NamedTuple):
     stop: Callable[[str, int], bool] | None
     on_nan: str
     speed: Callable[[int, str, Row], None] = lambda step, stage, rates: None
+    agree: Callable[[str], str] = lambda wish: wish
 
 
 class Window:
@@ -126,12 +131,17 @@ def row_of(totals: Mapping[str, Any]) -> Row:
     return {name: value for name, value in found.items() if name not in empty}
 
 
-def evaluate(run: Callable[[HostBatch], Mapping[str, Any]], batches: Iterable[HostBatch]) -> Row:
+def evaluate(
+    run: Callable[[HostBatch], Mapping[str, Any]],
+    batches: Iterable[HostBatch],
+    total: Callable[[int], int] = lambda own: own,
+) -> Row:
     """The means over a held-out set; accuracies carry the ends of their 95 % Wilson interval.
 
     Args:
       run: the metrics of a batch.
       batches: each example once, filled up with rows in which no candidate is real.
+      total: see :class:`Programs`.
 
     Returns:
       The metrics, accuracies first, and ``examples``; nothing when there are no batches.
@@ -150,7 +160,7 @@ def evaluate(run: Callable[[HostBatch], Mapping[str, Any]], batches: Iterable[Ho
         if name.endswith("accuracy"):
             interval = wilson_interval(totals[name].sum, round(totals[name].count))
             row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return row | {"examples": examples}
+    return row | {"examples": total(examples)}
 
 
 def run_stage(
@@ -185,7 +195,7 @@ def run_stage(
     """
     s, row, trained = stage.settings, dict(last or {}), {}
     open_window = Window(stage.name, outlets.on_nan, window)
-    with Progress(s.steps, done=done, label=stage.name) as progress:
+    with Progress(s.steps, done=done, label=stage.name, stream=processes.stderr()) as progress:
         for step in range(done + 1, s.steps + 1):
             state, found = programs.step(state, next(batches))
             open_window.push(step, found)
@@ -200,7 +210,7 @@ def run_stage(
                 progress.update(step, _note(trained, rates))
             if final or _due(step, s.eval_every):
                 open_window.settle()
-                held = evaluate(partial(programs.evaluate, state), programs.held_out())
+                held = evaluate(partial(programs.evaluate, state), programs.held_out(), programs.total)
                 if held:
                     outlets.loggers.write(step, stage.name, "eval", held)
                 row = held or row
@@ -232,6 +242,5 @@ def _due(step: int, every: int) -> bool:
 
 def _asked(outlets: Outlets, stage: str, step: int) -> str:
     """Why to stop now, or an empty string."""
-    if outlets.stop is not None and outlets.stop(stage, step):
-        return "stop"
-    return outlets.interrupts.requested
+    wished = outlets.stop is not None and outlets.stop(stage, step)
+    return outlets.agree("stop" if wished else outlets.interrupts.requested)

@@ -14,19 +14,22 @@ from rlx import config as configs
 from rlx.errors import UserError
 from rlx.report import tables
 from rlx.report.run_report import final_rows, fitting, read_run
+from rlx.train import processes
 from rlx.train.assemble import assemble
 from rlx.train.interrupts import Interrupts, Stopped
 from rlx.train.log import say
 from rlx.train.recovery import carry_on
 from rlx.train.trainer import Stop, Trainer
-from rlx.train.workdir import CACHE, Workdir, use_compilation_cache
+from rlx.train.workdir import CACHE, Workdir, use_compilation_cache, versions
 
-USAGE = """python -m rlx.train --config=FILE.py[:ARG] --workdir=DIR [--config.KEY.KEY=VALUE ...] [--force]
+USAGE = f"""python -m rlx.train --config=FILE.py[:ARG] --workdir=DIR [--config.KEY.KEY=VALUE ...] [--force]
+  {processes.OPTIONS}
 
 Trains what get_config(ARG) of the config file describes, stage by stage, and writes config.json, metrics.jsonl,
 table.md, table.csv, plot.png, result.json and checkpoints/ into DIR. The same command goes on where an interrupted
 run stopped; SIGTERM and Ctrl-C save first. --force goes on with a config that differs from the one in DIR.
-"""
+
+{processes.ABOUT}"""
 
 
 def train(
@@ -54,6 +57,7 @@ def train(
       Stopped: SIGTERM, Ctrl-C or ``stop``; the same call goes on.
     """
     run = assemble(config)
+    processes.check_same(run.config | {"versions": versions()})
     with Workdir(workdir) as folder:
         folder.claim(run.config, force=force)
         finished = folder.result()
@@ -66,12 +70,11 @@ def train(
 def cli(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
     try:
-        config, options = configs.parse_argv(argv, USAGE)
-        use_compilation_cache(Path(options["workdir"]).absolute() / CACHE)
-        train(config, options["workdir"], force=options["force"])
-        tables.show(
-            fitting(final_rows(read_run(options["workdir"]))), f"{options['workdir']}: last rows of metrics.jsonl"
-        )
+        options, overrides = configs.parse_options(argv, USAGE)
+        with processes.started(processes.plan_of(options)) as group:
+            run(configs.override(configs.load(options["config"]), overrides, parse=True), options)
+            if group.leads:
+                show(options["workdir"])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -81,3 +84,14 @@ def cli(argv: Sequence[str]) -> int:
         say("interrupted; the same command goes on from the last checkpoint")
         return 130
     return 0
+
+
+def run(config: ConfigDict, options: Mapping[str, Any]) -> None:
+    """Trains as the options of the command line say."""
+    use_compilation_cache(Path(options["workdir"]).absolute() / CACHE)
+    train(config, options["workdir"], force=options["force"])
+
+
+def show(workdir: str) -> None:
+    """Prints the last rows of a run."""
+    tables.show(fitting(final_rows(read_run(workdir))), f"{workdir}: last rows of metrics.jsonl")

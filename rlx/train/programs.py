@@ -7,16 +7,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from rlx.data.dataset import Dataset
 from rlx.method import Method
 from rlx.models import Model
 from rlx.models.moving import moving
-from rlx.train import packing, policies, reference
+from rlx.train import packing, policies, processes, reference
 from rlx.train.assemble import Run, Stage
 from rlx.train.log import say
 from rlx.train.loop import HostBatch, Programs
-from rlx.train.sharding import put_batch
+from rlx.train.sharding import fetch, put_batch, share
 from rlx.train.step import make_eval_step, make_score, make_train_step
 
 
@@ -57,7 +58,8 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
         lambda state, batch: evaluate(
             state.params, state.method_state, put(batch, "eval"), {**auxiliary, **state.followers}
         ),
-        lambda: held_out.batches(size, mismatched=stage.mismatched, **this_process()) if len(held_out) else (),
+        lambda: held_out.batches(size, mismatched=stage.mismatched, **share(run.mesh)) if len(held_out) else (),
+        total=lambda own: total_of(own, run.mesh),
     )
 
 
@@ -116,10 +118,13 @@ def _scored(run: Run, stage: Stage, dataset: Dataset, held: Any, cache: Path) ->
         reference.content_hash(dataset, held, run.model_config),
         dataset,
         stage.settings.batch_size,
-        lambda batch: np.asarray(score(held, put_batch(batch, run.mesh))["logps"]),
+        lambda batch: fetch(score(held, put_batch(batch, run.mesh))["logps"]),
+        share(run.mesh),
     )
 
 
-def this_process() -> dict[str, Any]:
-    """Which part of a batch this process reads."""
-    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
+def total_of(own: int, mesh: Mesh) -> int:
+    """The sum over all shares of a batch, from the number in that of this process."""
+    group = processes.group()
+    parts = dict(group.gather([share(mesh)["process_index"], own]))
+    return sum(parts.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rlx.train import storage
+from rlx.train import processes, storage
 from rlx.train.checkpoint import Damaged
 from rlx.train.storage import StorageError
 from rlx.train.trainer import Trainer
@@ -29,8 +29,8 @@ def carry_on(make: Callable[[], Trainer]) -> dict[str, float]:
         try:
             return trainer.run()
         except Damaged as error:
-            if error.path not in map(checkpoints.path, checkpoints.steps()):
-                raise  # what a stage started from: there is no other of it
+            if error.path not in map(checkpoints.path, checkpoints.steps()) or processes.group().count > 1:
+                raise  # what a stage started from, of which there is no other; or others have read it
             checkpoints.set_aside(error)
         except (StorageError, OSError) as error:
             known, said = isinstance(error, StorageError), storage.reason(error)

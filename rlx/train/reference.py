@@ -15,12 +15,14 @@ import numpy as np
 
 from rlx.data.dataset import Dataset
 from rlx.method import Method
+from rlx.train import processes
+from rlx.train.sharding import fetch
 
 CACHEABLE = "reference_logps"
 """What depends on an example alone; every other reference array needs the parameters in each step."""
 
 Score = Callable[[Mapping[str, np.ndarray]], np.ndarray]
-"""A host batch -> ``[B, K]`` reference log-probabilities."""
+"""This process's part of a host batch -> ``[B, K]`` reference log-probabilities of all of it."""
 
 
 def needed(method: Method) -> set[str]:
@@ -45,13 +47,15 @@ def content_hash(dataset: Dataset, params: Any, model: Mapping[str, Any]) -> str
     """What a cached array depends on: the examples (text, tokenizer, lengths, limit), the parameters, the model."""
     digest = hashlib.sha256(json.dumps([dataset.fingerprint, dict(model)], sort_keys=True, default=str).encode())
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        array = np.asarray(leaf)
+        array = np.asarray(fetch(leaf))
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:32]
 
 
-def cached_logps(folder: Path, key: str, dataset: Dataset, batch_size: int, score: Score) -> np.ndarray:
+def cached_logps(
+    folder: Path, key: str, dataset: Dataset, batch_size: int, score: Score, part: Mapping[str, Any] | None = None
+) -> np.ndarray:
     """``[len(dataset), K]`` reference log-probabilities, from ``folder/<key>.npz`` or computed and put there.
 
     Args:
@@ -60,17 +64,21 @@ def cached_logps(folder: Path, key: str, dataset: Dataset, batch_size: int, scor
       dataset: the examples.
       batch_size: of the computation.
       score: see :data:`Score`.
+      part: of a batch that this process reads (:func:`rlx.train.sharding.share`); all of it unless given.
     """
+    group = processes.group()
     path = folder / f"{key}.npz"
     found = _load(path)
-    if found is not None and len(found) == len(dataset):
+    if all(group.gather(found is not None and len(found) == len(dataset))):
+        assert found is not None
         return found
-    parts = [score(batch) for batch in dataset.batches(batch_size)]
+    parts = [score(batch) for batch in dataset.batches(batch_size, **part or {})]
     logps = np.concatenate(parts)[: len(dataset)] if parts else np.zeros((0, dataset.lengths.candidates), np.float32)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{key}.{os.getpid()}.npz"
-    np.savez(temporary, reference_logps=logps)
-    os.replace(temporary, path)
+    if group.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{key}.{os.getpid()}.npz"
+        np.savez(temporary, reference_logps=logps)
+        os.replace(temporary, path)
     return logps
 
 

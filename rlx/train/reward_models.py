@@ -21,7 +21,7 @@ from rlx.train.comparisons import compared, preferring
 from rlx.train.forward import Forward, method_arrays
 from rlx.train.loop import HostBatch
 from rlx.train.rollout_plan import check_use
-from rlx.train.sharding import put_batch
+from rlx.train.sharding import fetch, put_whole
 
 STAGE = "reward"
 """The name of the model that the stage before has trained."""
@@ -79,15 +79,15 @@ class RewardModel:
         if self.win_rate:
             scores = self.compare(batch)["win_rates"]
         else:
-            scores = np.asarray(self._score(self.params, put_batch(batch, self.mesh)), np.float32)
+            scores = np.asarray(fetch(self._score(self.params, put_whole(batch, self.mesh))), np.float32)
         return scores if where is None else np.where(where[:, None], scores, 0)
 
     def compare(self, batch: HostBatch) -> HostBatch:
         """A batch of the trainer with the ``preferences [P, K, K]`` between its responses, and their ``win_rates``."""
-        read = put_batch({name: batch[name] for name in READ}, self.mesh)
+        read = put_whole({name: batch[name] for name in READ}, self.mesh)
         if self._beats is not None:
-            return preferring(batch, np.asarray(self._beats(self.params, read), np.float64))
-        scores = np.asarray(self._score(self.params, read), np.float32)
+            return preferring(batch, np.asarray(fetch(self._beats(self.params, read)), np.float64))
+        scores = np.asarray(fetch(self._score(self.params, read)), np.float32)
         found = compared({"rewards": scores, "candidate_where": batch["candidate_where"]}, "bradley_terry")
         return batch | {name: found[name] for name in ("preferences", "win_rates")}
 

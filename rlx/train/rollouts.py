@@ -28,12 +28,12 @@ from rlx.train.lessons import Lessons
 from rlx.train.loop import HostBatch, Programs
 from rlx.train.memory import Memory
 from rlx.train.policies import SAMPLER
-from rlx.train.programs import standing, this_process
+from rlx.train.programs import standing
 from rlx.train.response_metrics import mean
 from rlx.train.responses import Responses, Source, Speed
 from rlx.train.reward_models import finder
 from rlx.train.rollout_settings import RolloutSettings
-from rlx.train.sharding import put_batch
+from rlx.train.sharding import put_whole
 from rlx.train.state import TrainState
 from rlx.train.step import Step, make_train_step
 
@@ -61,7 +61,7 @@ def make_rollout_programs(
     speed, memory = Speed(), Memory(stage)
 
     def step(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
+        key = jax.device_get(jax.random.fold_in(state.key, state.step))  # what the host draws, every process draws
         began = time.perf_counter()
         policy = jax.block_until_ready(sampler_of(state))
         ready = time.perf_counter()
@@ -76,7 +76,7 @@ def make_rollout_programs(
         began, state = time.perf_counter(), state._replace(memory={})  # no update reads it
         for rows in minibatches(len(whole["tokens"]), settings, jax.random.fold_in(key, ORDER)):
             piece = {name: array[rows] for name, array in whole.items()}
-            state, of_update = update(state, put_batch(lay(piece), run.mesh), beside)
+            state, of_update = update(state, put_whole(lay(piece), run.mesh), beside)
             found = metrics.merge(found, of_update)
         speed.add(0, 0.0, time.perf_counter() - began)
         return state._replace(memory=held), found
@@ -120,7 +120,7 @@ def evaluation(source: Source) -> Callable[[TrainState, HostBatch], Metrics]:
 def held_out_batches(held_out: Dataset, stage: Stage) -> Callable[[], Iterable[HostBatch]]:
     """The batches of an evaluation, called anew for each."""
     size = stage.settings.batch_size
-    return lambda: held_out.batches(size, **this_process()) if len(held_out) else ()
+    return lambda: held_out.batches(size) if len(held_out) else ()
 
 
 def source_of(run: Run, stage: Stage, dataset: Dataset, reward: Reward) -> Source:

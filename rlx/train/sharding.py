@@ -1,5 +1,6 @@
 """Where arrays live: the ``{data, fsdp, model, sequence}`` mesh of a config, and what lies where on it."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,19 @@ def make_mesh(config: Mapping[str, int] | None = None) -> Mesh:
         raise errors.UserError(
             f"mesh {dict(zip(AXES, shape, strict=True))} asks for {wanted} devices, there are {len(devices)}."
         )
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[:wanted])
+    if wanted < len(devices):
+        devices = _some(devices, wanted)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def _some(devices: list[Any], wanted: int) -> list[Any]:
+    """The first devices, as many of every process."""
+    each, rest = divmod(wanted, jax.process_count())
+    if rest:
+        raise errors.UserError(
+            f"the mesh asks for {wanted} devices, which do not divide over {jax.process_count()} processes."
+        )
+    return [x for i in range(jax.process_count()) for x in [d for d in devices if d.process_index == i][:each]]
 
 
 def batch_shards(mesh: Mesh) -> int:
@@ -57,21 +70,88 @@ def tree_shardings(tree: Any, specs: Any, mesh: Mesh) -> Any:
     return structure.unflatten([fit(spec, np.shape(leaf), mesh) for leaf, spec in zip(leaves, flat, strict=True)])
 
 
+def share(mesh: Mesh) -> dict[str, Any]:
+    """Which part of a batch this process reads: number ``process_index`` of ``process_count`` equal parts, in order.
+
+    Processes that hold the same rows, because another axis of the mesh lies across them, read the same part. Where the
+    rows of a process are no such part, it reads all.
+    """
+    shards = batch_shards(mesh)
+    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((shards,)).values()
+    mine = sorted({(where[0].start or 0) if where else 0 for where in places if where is not None})
+    first, size = mine[0], len(mine)
+    if mine != list(range(first, first + size)) or shards % size or first % size:
+        return {"process_index": 0, "process_count": 1}
+    return {"process_index": first // size, "process_count": shards // size}
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Places a host batch (this process's rows) on the mesh, rows spread over ``data`` and ``fsdp``.
+    """Places a host batch (this process's :func:`share` of the rows) on the mesh, rows over ``data`` and ``fsdp``.
 
     Raises:
       UserError: the rows do not divide evenly.
     """
-    shards = batch_shards(mesh) // jax.process_count()
+    return _put(batch, mesh, **share(mesh))
+
+
+def put_whole(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """As :func:`put_batch`, of a batch that every process has all of."""
+    return _put(batch, mesh, process_index=0, process_count=1)
+
+
+def _put(batch: Mapping[str, np.ndarray], mesh: Mesh, process_index: int, process_count: int) -> dict[str, jax.Array]:
+    shards = batch_shards(mesh) // process_count
     for name, array in batch.items():
-        if len(array) % max(shards, 1):
+        if len(array) % shards:
             raise errors.UserError(
                 f"{name} has {len(array)} rows, which do not divide over mesh.data x mesh.fsdp = {shards} shards: "
                 f"make batch_size a multiple of {shards}."
             )
     sharding = NamedSharding(mesh, BATCH)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+    if jax.process_count() == 1:
+        return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+    def put(array: np.ndarray) -> jax.Array:
+        array = np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+        size, before = len(array) * process_count, len(array) * process_index
+
+        def rows(where: Any) -> np.ndarray:
+            start, stop, _ = where[0].indices(size)
+            return array[start - before : stop - before]
+
+        return jax.make_array_from_callback((size, *array.shape[1:]), sharding, rows)
+
+    return {name: put(array) for name, array in batch.items()}
+
+
+def lay(array: Any, where: NamedSharding) -> jax.Array:
+    """An array with the given sharding; each process that has it on its host lays what its own devices hold."""
+    if where.is_fully_addressable or (isinstance(array, jax.Array) and not array.is_fully_addressable):
+        return jax.device_put(array, where)
+    array = np.asarray(array)
+    array = array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
+    return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
+
+
+def fetch(tree: Any) -> Any:
+    """The arrays of a tree on the host, whole, on every process."""
+    far = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array) and not x.is_fully_addressable]
+    if any(not x.is_fully_replicated for x in far):
+        tree = jax.tree.map(_everywhere, tree)
+    return jax.device_get(tree)
+
+
+def _everywhere(x: Any) -> Any:
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+        return x
+    assert isinstance(x.sharding, NamedSharding)  # everything here is placed on a mesh
+    return _same(NamedSharding(x.sharding.mesh, PartitionSpec()))(x)
+
+
+@functools.lru_cache(maxsize=8)
+def _same(where: NamedSharding) -> Any:
+    """Moves arrays there; one program for each shape."""
+    return jax.jit(lambda x: x, out_shardings=where)
 
 
 def replicate(tree: Any, devices: int) -> Any:

@@ -103,14 +103,14 @@ def create_state(
     blank = blank_state(model, method, optimizer, shapes, mesh=mesh, policy=policy, rules=rules, memory=memory)
     places = jax.tree.map(lambda leaf: leaf.sharding, blank)
     here = places.params["policy"]
-    put = jax.device_put if policy is None else place
+    put = sharding.lay if policy is None else place
     if policy is None:
         policy = model.init(seed) if model.shapes is None else model.init(seed, here)
     own, method_state = method.init(method_key, shapes)
     moved = jax.tree.map(put, moving(model, policy), moving(model, policy, here))
     moved = {"policy": moved, "method": jax.tree.map(place, own, places.params["method"])}
     opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(moved)
-    kept = jax.device_put(staying(model, policy), staying(model, policy, here))
+    kept = jax.tree.map(sharding.lay, staying(model, policy), staying(model, policy, here))
     params = {**moved, "policy": join(moved["policy"], kept)}
     followers = policies.followers(rules or {}, moved["policy"])
     step, method_state, run_key, followers, remembered = jax.tree.map(
@@ -155,4 +155,4 @@ def blank_state(
 
 def place(array: Any, where: NamedSharding) -> jax.Array:
     """A copy of an array with the given sharding, made shard by shard."""
-    return jnp.copy(jax.device_put(array, where))
+    return jnp.copy(sharding.lay(array, where))

@@ -19,7 +19,8 @@ from rlx.models.moving import join, moving
 from rlx.report.loggers import JsonlLogger, Loggers, open_loggers
 from rlx.report.rows import truncate
 from rlx.report.run_report import write_report
-from rlx.train import policies
+from rlx.train import policies, processes
+from rlx.train.agreement import make_agreement
 from rlx.train.assemble import Run, Stage
 from rlx.train.checkpoint import Checkpoints
 from rlx.train.interrupts import Interrupts
@@ -27,7 +28,8 @@ from rlx.train.kept import keep_base, kept_policy, restore_state
 from rlx.train.log import say
 from rlx.train.loop import Outlets, Programs, Row, run_stage
 from rlx.train.moved import part_of
-from rlx.train.programs import make_programs, this_process
+from rlx.train.programs import make_programs
+from rlx.train.sharding import lay, share
 from rlx.train.state import TrainState, create_state, moving_params
 from rlx.train.workdir import CHECKPOINTS, METRICS, SPEED, Workdir, versions
 
@@ -51,7 +53,8 @@ class Trainer:
         self.plan, self.folder = plan, folder
         self.interrupts, self.stop = interrupts, stop
         self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, plan.settings.keep, plan.settings.checksums)
-        self.checkpoints.tidy()
+        self.group, self.agree = processes.group(), make_agreement()
+        self.group.lead(self.checkpoints.tidy)
         self.newest = self.checkpoints.newest()
         self.notes = None if self.newest is None else self.checkpoints.notes(self.newest)
         self.results: dict[str, Row] = dict(self.notes["results"]) if self.notes else {}
@@ -61,10 +64,12 @@ class Trainer:
         """Returns the final metrics."""
         left = self.plan.stages[self._first_stage() :]
         stage, step = (self.notes["stage"], self.notes["step"]) if self.notes else (left[0].name, -1)
-        truncate(self.folder.path / METRICS, stage, step)
+        self.group.lead(partial(truncate, self.folder.path / METRICS, stage, step))
         if self.notes:
             say(f"going on from step {step} of the stage {stage!r}{_other_versions(self.notes['versions'])}")
-        loggers = open_loggers(self.folder.path, self.plan.settings.loggers, self.plan.config)
+        loggers = Loggers(())
+        if self.group.leads:
+            loggers = open_loggers(self.folder.path, self.plan.settings.loggers, self.plan.config)
         policy, notes = None if self.notes else starting_policy(self.plan), self.notes
         try:
             for stage in left:
@@ -96,7 +101,7 @@ class Trainer:
 
     def _stage(self, stage: Stage, loggers: Loggers, policy: Any, notes: dict[str, Any] | None) -> TrainState:
         """Runs a stage from its start, or from the checkpoint that ``notes`` belong to."""
-        train_set, held_out = load_data(self.plan, stage, self.folder.path)
+        train_set, held_out = self.group.first(lambda: load_data(self.plan, stage, self.folder.path))
         state = make_state(self.plan, stage, len(train_set), policy)
         if notes is None:
             self._keep_start(stage, state)
@@ -112,10 +117,10 @@ class Trainer:
             seed=self.plan.settings.seed,
             mismatched=stage.mismatched,
             state=notes and notes["iterator"],
-            **this_process(),
+            **read_part(self.plan, stage),
         )
         save = partial(self._save, stage, len(train_set))
-        outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan, self._speed)
+        outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan, self._speed, self.agree)
         judge = kept_reward_model(self.plan, self.checkpoints, state.params["policy"])
         programs = programs_of(self.plan, stage, train_set, held_out, held, judge, self.folder.path / "cache")
         state, self.results[stage.name] = run_stage(stage, programs, outlets, state, batches, **left)
@@ -123,6 +128,8 @@ class Trainer:
 
     def _speed(self, step: int, stage: str, rates: Row) -> None:
         """Appends rates to their own file; a resumed run leaves those of before."""
+        if not self.group.leads:
+            return
         logger = JsonlLogger(self.folder.path / SPEED)
         logger.write(step, stage, "train", rates)
         logger.close()
@@ -187,10 +194,18 @@ class Trainer:
         metrics = dict(self.results[last.name])
         for stage in before:
             metrics |= {f"{stage.name}/{name}": value for name, value in self.results[stage.name].items()}
+        self.group.lead(lambda: self._report(metrics))
+        return metrics
+
+    def _report(self, metrics: dict[str, float]) -> None:
         write_report(self.folder.path)
         steps = sum(stage.settings.steps for stage in self.plan.stages)
         self.folder.write_result(metrics, steps, time.monotonic() - self.began)
-        return metrics
+
+
+def read_part(run: Run, stage: Stage) -> dict[str, Any]:
+    """Which part of its batches a process reads; of prompts, which are little to what is made of them, all."""
+    return {} if stage.rollout else share(run.mesh)
 
 
 def kept_reward_model(run: Run, checkpoints: Checkpoints, policy: Any) -> Any:
@@ -203,7 +218,7 @@ def kept_reward_model(run: Run, checkpoints: Checkpoints, policy: Any) -> Any:
         return None
     own, _ = stage.method.init(jax.random.PRNGKey(0), Shapes(run.model.hidden_size, run.model.vocab_size))
     everywhere = NamedSharding(run.mesh, PartitionSpec())
-    like = {"policy": moving(run.model, policy), "method": jax.device_put(own, everywhere)}
+    like = {"policy": moving(run.model, policy), "method": jax.tree.map(lambda x: lay(x, everywhere), own)}
     found = checkpoints.restore_policy(REWARD_MODEL, like)
     return found and {**found, "policy": join(found["policy"], policy)}
 

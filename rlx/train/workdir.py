@@ -14,6 +14,7 @@ from rlx import config as configs
 from rlx.errors import UserError
 from rlx.lock import Lock
 from rlx.report.rows import dump_row, write_atomically
+from rlx.train import processes
 from rlx.train.storage import StorageError, writing
 
 CONFIG, METRICS, RESULT, CHECKPOINTS = "config.json", "metrics.jsonl", "result.json", "checkpoints"
@@ -25,7 +26,7 @@ LIBRARIES = ("rlx", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain
 
 
 class Workdir:
-    """A run directory, locked for this process while the context is entered.
+    """A run directory, locked for this run while the context is entered; the first of its processes alone writes.
 
     Args:
       path: the folder; made if it is not there.
@@ -36,13 +37,16 @@ class Workdir:
         self._lock = Lock(self.path / ".train.lock")
 
     def __enter__(self) -> Workdir:
+        processes.group().lead(self._take)
+        return self
+
+    def _take(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--workdir={self.path} cannot be made ({error.strerror}): name another folder.") from None
         with writing(self._lock.path):
             self._lock.acquire(f"workdir {self.path}")
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
@@ -53,7 +57,7 @@ class Workdir:
         Raises:
           StorageError: the folder has been unmounted, moved or replaced.
         """
-        if not self._lock.held():
+        if processes.group().leads and not self._lock.held():
             raise StorageError(f"{self.path} is no longer the folder that this run writes to (unmounted, or moved).")
 
     def claim(self, config: Mapping[str, Any], *, force: bool = False) -> None:
@@ -64,8 +68,16 @@ class Workdir:
           force: go on with another config.
 
         Raises:
-          UserError: the folder holds work of another config, or checkpoints without a config.
+          UserError: the folder holds work of another config, or checkpoints without a config; or a process of this run
+            does not see it.
         """
+        group = processes.group()
+        group.lead(lambda: self._claim(config, force))
+        blind = [i for i, seen in enumerate(group.gather((self.path / CONFIG).exists())) if not seen]
+        if blind:
+            raise UserError(f"--workdir={self.path} is not there for process {blind[0]}: name a folder that all share.")
+
+    def _claim(self, config: Mapping[str, Any], force: bool) -> None:
         path = self.path / CONFIG
         if path.exists():
             changed = _changed(_read_json(path), config)
@@ -90,7 +102,7 @@ class Workdir:
     def result(self) -> dict[str, Any] | None:
         """What a finished run has left, or None."""
         path = self.path / RESULT
-        return _read_json(path) if path.exists() else None
+        return processes.group().lead(lambda: _read_json(path) if path.exists() else None)
 
     def write_result(self, metrics: Mapping[str, float], steps: int, wall_s: float) -> None:
         """Marks the run as finished."""

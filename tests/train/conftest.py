@@ -31,9 +31,9 @@ def recorded():
     """``(config, folder) -> batches``: trains, and keeps what the updates of the stage ``rl`` learn from."""
 
     def run(config, folder):
-        learnt, put = [], rollouts.put_batch
+        learnt, put = [], rollouts.put_whole
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rollouts, "put_batch", lambda batch, mesh: learnt.append(dict(batch)) or put(batch, mesh))
+            patch.setattr(rollouts, "put_whole", lambda batch, mesh: learnt.append(dict(batch)) or put(batch, mesh))
             train(config, folder)
         return learnt
 

@@ -128,13 +128,13 @@ def test_a_stopped_run_goes_on_with_the_same_buffer(tmp_path, whole, moment):
 
 
 def test_a_replayed_prompt_keeps_what_it_was_drawn_with(tmp_path, monkeypatch):
-    learnt, put = [], rollouts.put_batch
+    learnt, put = [], rollouts.put_whole
 
     def watched(batch, mesh):
         learnt.append({name: np.array(array) for name, array in batch.items()})
         return put(batch, mesh)
 
-    monkeypatch.setattr(rollouts, "put_batch", watched)
+    monkeypatch.setattr(rollouts, "put_whole", watched)
     train(config(steps=4), tmp_path)
     replayed = [round(4 * row["replayed"]) for row in trained(tmp_path)]
     assert sum(replayed) > 0
