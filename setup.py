@@ -18,7 +18,7 @@ DEPENDENCIES = [
     "rich>=13.0",
     "tensorflow-datasets>=4.9.9",
 ]
-HUGGING_FACE = ["safetensors>=0.5", "tokenizers>=0.21"]
+HUGGING_FACE = ["jinja2>=3.1.6", "safetensors>=0.5", "tokenizers>=0.21"]
 EXTRAS = {
     "cuda": ["jax[cuda12]"],
     "cuda13": ["jax[cuda13]"],

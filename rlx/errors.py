@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_NAME, _MOST_NAMES = 100, 2000  # difflib takes time with the product of lengths
+
 
 class UserError(ValueError):
     """A mistake in a config, a data file, an array or a checkpoint: the message names the culprit and the remedy."""
@@ -16,5 +18,20 @@ def close_matches(name: str, options: Iterable[str]) -> str:
     >>> close_matches("xyz", ["beta"])
     ''
     """
-    found = difflib.get_close_matches(str(name), [str(option) for option in options], n=3, cutoff=0.6)
+    name = str(name)
+    if len(name) > _LONGEST_NAME:
+        return ""
+    near = [text for text in map(str, options) if len(text) <= _LONGEST_NAME][:_MOST_NAMES]
+    found = difflib.get_close_matches(name, near, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
+
+
+def one_line(text: object, limit: int = 400) -> str:
+    """A text that others wrote, fit for a message: on one line, without control characters, at most ``limit`` long.
+
+    >>> one_line("two\\nlines"), one_line("a" * 9, 6)
+    ('two\\\\nlines', 'aaa...')
+    """
+    shown = str(text)
+    shown = shown if len(shown) <= limit else shown[: max(0, limit - 3)] + "..."
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)

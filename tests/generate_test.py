@@ -3,6 +3,7 @@
 import pytest
 
 from rlx import generate
+from rlx.errors import UserError
 from rlx.train.restore import restore
 
 
@@ -32,3 +33,17 @@ def test_the_command_prints_the_response(finished, capsys):
 def test_mistakes_are_named(finished, capsys, argument, message):
     assert generate.cli([f"--checkpoint={finished}", "--prompt=a", argument]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_chat_needs_a_template_and_is_written_by_it(finished, tmp_path, capsys, monkeypatch):
+    assert generate.cli([f"--checkpoint={finished}", "--prompt=a", "--chat"]) == 2
+    assert "--chat: the tokenizer of this run has no chat template" in capsys.readouterr().err
+    checkpoint = restore(finished)
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ messages[0].content }}{% if add_generation_prompt %}:{% endif %}")
+    monkeypatch.setitem(checkpoint.stage.data, "chat_template", str(template))
+    greedy = {"max_new_tokens": 4, "temperature": 0}
+    assert len(generate.generate(checkpoint, ["a"], chat=True, **greedy)) == 1
+    with pytest.raises(UserError, match="--chat: .*refuses the messages: no"):
+        template.write_text("{{ raise_exception('no') }}")
+        generate.generate(checkpoint, ["a"], chat=True, **greedy)

@@ -55,6 +55,7 @@ class Dataset:
         self._cache: dict[int, Encoded] = {}
         self._cached = 0
         decided_by = [RULES, source.content, kind, tokenizer.fingerprint, lengths]
+        decided_by += ["rendered"] if source.parser.rendered or source.parser.by_template else []
         self.fingerprint = hash_json([*decided_by, rows.tolist(), np.flatnonzero(self.flipped).tolist()])[:32]
 
     def __len__(self) -> int:

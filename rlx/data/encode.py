@@ -2,8 +2,12 @@
 
 * The prompt starts with BOS. What is too long loses its beginning (after BOS): the end of a prompt is what is answered.
 * The response ends with EOS. What is too long loses its end, and then has no EOS: a model must not learn to stop there.
-* Prompt and response are tokenised apart. Exactly the tokens of the response are scored, its EOS included; there is
-  always at least one. Prompts stand on the right of their columns, responses on the left of theirs.
+* What a chat template has written (``formats.Rendered``) has the BOS that the template wrote, or none. It is tokenised
+  as a whole, unless prompt and response then share a token. Its response ends with the EOS in it; if there is none, or
+  more than whitespace follows it, EOS is added.
+* Anything else: prompt and response are tokenised apart.
+* Exactly the tokens of the response are scored, its EOS included; there is always at least one. Prompts stand on the
+  right of their columns, responses on the left of theirs.
 """
 
 from collections.abc import Sequence
@@ -11,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx.data.formats import Record, Text, axes_of
+from rlx.data.formats import Record, Rendered, Text, axes_of
 from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError
 
@@ -41,8 +45,10 @@ def encode_prompt(text: Text, tokenizer: Tokenizer, length: int) -> np.ndarray:
     True
     """
     ids = tokenizer.encode(text) if isinstance(text, str) else list(text)
-    if ids and not isinstance(text, str) and ids[0] == tokenizer.bos_id:
-        ids = ids[1:]
+    begins = bool(ids) and ids[0] == tokenizer.bos_id
+    if isinstance(text, Rendered) and ids and not begins:
+        return np.array(ids[-length:], np.int32)
+    ids = ids[1:] if begins else ids
     kept = ids[max(0, len(ids) - (length - 1)) :]
     return np.array([tokenizer.bos_id, *kept], np.int32)
 
@@ -62,10 +68,25 @@ def encode_response(text: Text, tokenizer: Tokenizer, length: int) -> np.ndarray
     return np.array(ids[:length], np.int32)
 
 
+def _rendered_response(prompt: Text, response: Rendered, tokenizer: Tokenizer, length: int) -> np.ndarray:
+    """What the whole has more than the prompt; the response alone where the tokens of the whole begin otherwise."""
+    before, whole = tokenizer.encode(str(prompt)), tokenizer.encode(f"{prompt}{response}")
+    ids = whole[len(before) :] if whole[: len(before)] == before else tokenizer.encode(response)
+    last = max((i for i, token in enumerate(ids) if token == tokenizer.eos_id), default=None)
+    if last is not None and not tokenizer.decode(ids[last + 1 :]).strip():
+        ids = ids[:last]
+    return np.array([*ids, tokenizer.eos_id][:length], np.int32)
+
+
 def encode(record: Record, tokenizer: Tokenizer, lengths: Lengths) -> Encoded:
     """Returns the token ids of a record."""
     prompt = encode_prompt(record.prompt, tokenizer, lengths.prompt)
-    responses = tuple(encode_response(text, tokenizer, lengths.response) for text in record.responses)
+    responses = tuple(
+        _rendered_response(record.prompt, text, tokenizer, lengths.response)
+        if isinstance(text, Rendered)
+        else encode_response(text, tokenizer, lengths.response)
+        for text in record.responses
+    )
     reason = None
     if record.rationale is not None:  # read after the prompt and both responses
         shown = "\n".join(map(str, (record.prompt, *record.responses, "")))

@@ -1,8 +1,9 @@
 """Rows of the common preference formats become one vocabulary: a prompt, its responses, and what is known of them.
 
 A *row* is a dict as it stands in a file; a *record* is what the rest of the code sees. ``FORMATS`` is the list of
-formats with the fields that each needs. Conversations are written out as the HH dialogues are: turns start with
-``\\n\\nHuman:`` and ``\\n\\nAssistant:``, the prompt ends with the last ``\\n\\nAssistant:``.
+formats with the fields that each needs. Conversations are written out by the tokenizer's chat template where there is
+one (``data.chat_template``), else as the HH dialogues are: turns start with ``\\n\\nHuman:`` and ``\\n\\nAssistant:``,
+the prompt ends with the last ``\\n\\nAssistant:``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlx.data.chat import ChatTemplate, Turn
 from rlx.data.rows import ASSISTANT, TURNS, BadRow, Row, kind_of, missing
 from rlx.errors import UserError, close_matches
 from rlx.types import VOCABULARY
 
 Text = str | tuple[int, ...]
 """Words, or their token ids."""
+
+
+class Rendered(str):
+    """Words that a chat template has written, special tokens included: nothing is put before or behind them."""
+
+    def __str__(self) -> str:  # stays what it is where code asks for a string
+        return self
 
 
 class Record(NamedTuple):
@@ -82,15 +91,13 @@ def _split_dialogue(row: Row, field: str) -> tuple[str, str]:
 
 
 def _conversation(row: Row) -> Record:
-    chosen, rejected = (_split_messages(row, field) for field in ("chosen", "rejected"))
+    chosen, rejected = (_answered(row, field) for field in ("chosen", "rejected"))
     if "prompt" not in row:
-        return _same_prompt(row, chosen, rejected)
-    is_text = isinstance(row.get("prompt"), str)
-    shared = f"{TURNS['user']} {row.text('prompt')}" if is_text else _render(row.messages("prompt"))
-    without = all(before == ASSISTANT for before, _ in (chosen, rejected))
-    if without:  # `chosen` and `rejected` hold the last turn alone
-        chosen, rejected = ((shared + before, response) for before, response in (chosen, rejected))
-    return _same_prompt(row, chosen, rejected)
+        return _same_prompt(row, _written(row, chosen), _written(row, rejected))
+    shared = [("user", row.text("prompt"))] if isinstance(row.get("prompt"), str) else row.messages("prompt")
+    if all(len(turns) == 1 for turns in (chosen, rejected)):  # they hold the last turn alone
+        chosen, rejected = [*shared, *chosen], [*shared, *rejected]
+    return _same_prompt(row, _written(row, chosen), _written(row, rejected))
 
 
 def _same_prompt(row: Row, chosen: tuple[str, str], rejected: tuple[str, str]) -> Record:
@@ -101,19 +108,39 @@ def _same_prompt(row: Row, chosen: tuple[str, str], rejected: tuple[str, str]) -
     return Record(chosen[0], (chosen[1], rejected[1]), **_probability(row))
 
 
-def _render(messages: list[tuple[str, str]]) -> str:
-    return "".join(f"{TURNS[role]} {content}" for role, content in messages)
+def _written(row: Row, turns: list[Turn]) -> tuple[str, str]:
+    """Prompt and response of turns that end with the assistant's, as the chat template or HH writes them."""
+    if row.chat is not None:
+        prompt, response = row.chat.split(turns)
+        return Rendered(prompt), Rendered(response)
+    return _opened(row, turns[:-1]), f" {turns[-1][1]}"
 
 
-def _split_messages(row: Row, field: str) -> tuple[str, str]:
-    *before, (role, content) = row.messages(field)
+def _opened(row: Row, turns: list[Turn]) -> str:
+    """Turns, and the beginning of an answer."""
+    if row.chat is not None:
+        return Rendered(row.chat.render(turns, add_generation_prompt=True))
+    return "".join(f"{TURNS[role]} {content}" for role, content in turns) + ASSISTANT
+
+
+def _answered(row: Row, field: str) -> list[Turn]:
+    """Messages that end with one of the assistant, which is not empty."""
+    turns = row.messages(field)
+    role, content = turns[-1]
     if role != "assistant":
         raise BadRow(f"field {row.name(field)!r} must end with a message of the assistant, found role {role!r}.")
     if not content:
         raise BadRow(
             f"field {row.name(field)!r} ends with an empty message; set data.on_bad_row='skip' to drop the row."
         )
-    return _render(before) + ASSISTANT, f" {content}"
+    return turns
+
+
+def _completed(row: Row) -> tuple[str, str]:
+    """``prompt`` and ``completion``, both lists of messages."""
+    if len(completion := _answered(row, "completion")) > 1:
+        raise BadRow(f"field {row.name('completion')!r} must hold one message, found {len(completion)}.")
+    return _written(row, [*row.messages("prompt"), *completion])
 
 
 def _lists(row: Row) -> Record:
@@ -148,8 +175,18 @@ def _unpaired_ids(row: Row) -> Record:
 
 
 def _messages(row: Row) -> Record:
-    prompt, response = _split_messages(row, "messages")
+    prompt, response = _written(row, _answered(row, "messages"))
     return Record(prompt, (response,))
+
+
+def _completion_messages(row: Row) -> Record:
+    prompt, response = _completed(row)
+    return Record(prompt, (response,))
+
+
+def _unpaired_messages(row: Row) -> Record:
+    prompt, response = _completed(row)
+    return Record(prompt, (response,), label=_label(row))
 
 
 class Format(NamedTuple):
@@ -164,6 +201,10 @@ class Format(NamedTuple):
 
 def _has_lists(row: Row) -> bool:
     return isinstance(row.get("chosen"), list)
+
+
+def _asks_in_messages(row: Row) -> bool:
+    return isinstance(row.get("prompt"), list)
 
 
 FORMATS: dict[str, Format] = {  # `auto` takes the first one that fits: the richer formats stand first
@@ -181,15 +222,23 @@ FORMATS: dict[str, Format] = {  # `auto` takes the first one that fits: the rich
     "pairs": Format("pairs", ("prompt", "chosen", "rejected"), _pairs, optional=("preference_prob", "rationale")),
     "hh": Format("pairs", ("chosen", "rejected"), _hh, lambda row: "prompt" not in row, ("preference_prob",)),
     "lists": Format("lists", ("prompt", "responses"), _lists, optional=("scores",)),
+    "unpaired_messages": Format("unpaired", ("prompt", "completion", "label"), _unpaired_messages, _asks_in_messages),
     "unpaired": Format("unpaired", ("prompt", "completion", "label"), _unpaired),
     "sft": Format(
         "sft", ("prompt", "response"), lambda row: Record(row.text("prompt", empty=True), (row.text("response"),))
     ),
     "messages": Format("sft", ("messages",), _messages),
+    "completion_messages": Format("sft", ("prompt", "completion"), _completion_messages, _asks_in_messages),
     "text": Format("sft", ("text",), lambda row: Record("", (row.text("text"),))),
+    "prompt_messages": Format(
+        "prompts", ("prompt",), lambda row: Record(_opened(row, row.messages("prompt"))), _asks_in_messages
+    ),
     "prompts": Format("prompts", ("prompt",), lambda row: Record(row.text("prompt"))),
     "prompts_ids": Format("prompts", ("prompt_ids",), lambda row: Record(row.ids("prompt_ids"))),
 }
+
+CONVERSATIONS = ("conversation", "unpaired_messages", "messages", "completion_messages", "prompt_messages")
+"""Formats of messages: a chat template writes them out."""
 
 SERVED_BY = {  # which kinds of data can be read as which
     "pairs": ("pairs",),
@@ -203,7 +252,8 @@ SERVED_BY = {  # which kinds of data can be read as which
 class Parser(NamedTuple):
     """A format bound to one file: names of the fields, optional fields that every row has, bounds.
 
-    ``arrays``: array of the vocabulary -> field that holds it.
+    ``arrays``: array of the vocabulary -> field that holds it. ``chat``: writes conversations out; ``rendered``: it has
+    done so in what is read here.
     """
 
     format: str
@@ -212,6 +262,13 @@ class Parser(NamedTuple):
     vocab_size: int | None = None
     max_candidates: int | None = None
     arrays: Mapping[str, str] = {}
+    chat: ChatTemplate | None = None
+    rendered: bool = False
+
+    @property
+    def by_template(self) -> bool:
+        """Whether a chat template writes the rows out."""
+        return self.chat is not None and self.format in CONVERSATIONS
 
     @property
     def kind(self) -> str:
@@ -220,13 +277,17 @@ class Parser(NamedTuple):
 
     def __call__(self, values: Any) -> Record:
         """Returns the record of a row, or raises ``BadRow``."""
-        row = Row(values, self.fields, self.vocab_size)
+        row = Row(values, self.fields, self.vocab_size, self.chat)
         for field in FORMATS[self.format].optional:
             if field in row and field not in self.optional:
                 raise BadRow(f"field {row.name(field)!r} is here but not in the first row: give it to all or to none.")
         for field in self.optional:
             row.get(field)
         record = FORMATS[self.format].parse(row)
+        if self.rendered:
+            record = record._replace(
+                prompt=Rendered(record.prompt), responses=tuple(Rendered(text) for text in record.responses)
+            )
         count = len(record.responses)
         found = {name: row.array(field, axes_of(name), count).tolist() for name, field in self.arrays.items()}
         record = record._replace(arrays=found)

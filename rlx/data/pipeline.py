@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlx.data import chat
 from rlx.data.dataset import FLIP, SPLIT, Batches, Dataset, stream
 from rlx.data.encode import Lengths
 from rlx.data.formats import FORMATS, Parser, axes_of, check_format
@@ -52,6 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "data_dir": None,
     "split": "train",
     "format": "auto",
+    "chat_template": "auto",  # auto: the tokenizer's, if it has one | none | a file or a folder
     "fields": {},  # {name in the format: name in the file}
     "arrays": {},  # {array of rlx.types.VOCABULARY that the method reads: name in the file}
     "max_prompt_length": None,
@@ -115,6 +117,8 @@ def check(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
         if settings[key] not in allowed:
             near = close_matches(settings[key], allowed)
             raise UserError(f"data.{key} must be one of {list(allowed)}, found {settings[key]!r}.{near}")
+    if not isinstance(settings["chat_template"], str) or not settings["chat_template"]:
+        raise UserError(f"data.chat_template is 'auto', 'none' or a path, not {settings['chat_template']!r}.")
     needed = "records" if settings["source"] == "memory" else "path"
     if not settings[needed]:
         raise UserError(f"data.{needed} is missing (data.source={settings['source']!r}).")
@@ -162,7 +166,7 @@ def open_source(
     limit, skip = settings["limit"], settings["on_bad_row"] == "skip"
     parser = Parser(
         settings["format"], settings["fields"], (), tokenizer.vocab_size, settings["max_candidates"], settings["arrays"]
-    )
+    )._replace(chat=chat.find(settings["chat_template"], tokenizer))
     if settings["source"] == "memory":
         rows = memory_rows(settings["records"])
         return MemorySource(Rows(rows, parser, kind, skip=skip, limit=limit, origin="data.records"))

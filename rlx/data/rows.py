@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx.errors import close_matches
+from rlx.errors import close_matches, one_line
 
 ASSISTANT = "\n\nAssistant:"
 TURNS = {"user": "\n\nHuman:", "human": "\n\nHuman:", "assistant": ASSISTANT, "system": "\n\nSystem:"}
@@ -20,10 +20,10 @@ class BadRow(ValueError):
 class Row:
     """A row with typed access to its fields: what is missing or of the wrong type is a ``BadRow`` with a remedy."""
 
-    def __init__(self, values: Any, fields: Mapping[str, str], vocab_size: int | None):
+    def __init__(self, values: Any, fields: Mapping[str, str], vocab_size: int | None, chat: Any = None):
         if not isinstance(values, dict):
             raise BadRow(f"expected an object with named fields, found {kind_of(values)}.")
-        self.values, self.fields, self.vocab_size = values, fields, vocab_size
+        self.values, self.fields, self.vocab_size, self.chat = values, fields, vocab_size, chat
 
     def name(self, field: str) -> str:
         """The name that ``field`` has in the file."""
@@ -68,8 +68,9 @@ class Row:
     def array(self, field: str, axes: str, candidates: int) -> np.ndarray:
         """A number, or nested lists of them with the axes of the vocabulary: K is as long as there are responses."""
         try:
-            found = np.asarray(self.get(field), np.float32)
-        except (TypeError, ValueError):
+            with np.errstate(over="ignore"):  # what single precision cannot hold is not finite below
+                found = np.asarray(self.get(field), np.float32)
+        except (TypeError, ValueError, OverflowError):
             found = np.asarray(np.nan, np.float32)
         wanted = (
             f"{candidates} numbers, one per response" if axes == "K" else f"numbers with the axes [{', '.join(axes)}]"
@@ -103,7 +104,8 @@ class Row:
             raise BadRow(f"{name} must be an object with 'role' and 'content', found {kind_of(turn)}.")
         role = inner.text("role")
         if role not in TURNS:
-            raise BadRow(f"{name} has the unknown role {role!r}; roles are {list(TURNS)}.{close_matches(role, TURNS)}")
+            shown = one_line(repr(role), 60)
+            raise BadRow(f"{name} has the unknown role {shown}; roles are {list(TURNS)}.{close_matches(role, TURNS)}")
         return role, inner.text("content", empty=True)
 
     def _text(self, name: str, value: Any, empty: bool) -> str:
@@ -140,12 +142,15 @@ def missing(row: Row, field: str) -> str:
     """What to say of a field that is not there."""
     present, name = list(row.values), row.name(field)
     return (
-        f"no field {name!r} among {present}.{close_matches(name, present)} "
+        f"no field {name!r} among {one_line(present)}.{close_matches(name, present)} "
         f"Rename the field, or name it with data.fields={{{field!r}: '<name in the file>'}}."
     )
 
 
 def kind_of(value: Any) -> str:
     """Type and beginning of a value, for messages."""
-    shown = repr(value)
-    return f"{type(value).__name__} {shown[:40] + '...' if len(shown) > 40 else shown}"
+    try:
+        shown = repr(value)
+    except ValueError:  # an int with thousands of digits
+        shown = "of thousands of digits"
+    return f"{type(value).__name__} {one_line(shown if len(shown) <= 40 else shown[:40] + '...')}"

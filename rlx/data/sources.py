@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from rlx import bounds
 from rlx.data.formats import Parser, Record, bind
 from rlx.data.rows import BadRow
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError, close_matches, one_line
 
 MAX_LINE_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 4 * 2**30
@@ -77,7 +78,7 @@ class Rows:
             try:
                 record = self._parse(values)
             except BadRow as error:
-                self._bad(f"{place}: {error}")
+                self._bad(one_line(f"{place}: {error}", 1500))
                 continue
             self.number = number
             self.taken += 1
@@ -113,13 +114,11 @@ def jsonl_rows(path: Path) -> Iterator[Located]:
 
 def _json(line: bytes) -> Any:
     try:
-        return json.loads(line.decode())
+        return bounds.loads(line.decode())
     except UnicodeDecodeError as error:
         return BadRow(f"byte {error.start + 1} of the line is not UTF-8; save the file as UTF-8.")
-    except RecursionError:
-        return BadRow("the JSON is nested too deeply.")
-    except ValueError as error:
-        return BadRow(f"not JSON ({error}); each line must hold one object.")
+    except bounds.Malformed as error:
+        return BadRow(f"{error}; each line must hold one object.")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes | BadRow]]:

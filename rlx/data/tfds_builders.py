@@ -112,7 +112,8 @@ def stored_parser(parser: Parser) -> Parser:
     """Returns the parser that reads back what the builder has written for ``parser``."""
     name = parser.kind + ("_ids" if _is_ids(parser) else "")
     kept = tuple(field for field in parser.optional if field in FORMATS[name].optional)
-    return Parser(name, optional=kept, arrays={array: f"{ARRAYS}/{array}" for array in parser.arrays})
+    arrays = {array: f"{ARRAYS}/{array}" for array in parser.arrays}
+    return Parser(name, optional=kept, arrays=arrays, rendered=parser.by_template)
 
 
 def _features(parser: Parser) -> dict:
@@ -205,6 +206,7 @@ def prepare_jsonl(
     bounds = [parser.vocab_size if _is_ids(parser) else None, parser.max_candidates]
     settings = [parser.format, dict(parser.fields), parser.optional, bounds, skip, limit, VERSION]
     settings += [dict(parser.arrays)] if parser.arrays else []
+    settings += [parser.chat.fingerprint] if parser.chat is not None and parser.by_template else []
     content = hash_json([hash_files([file]), settings])
     folder = Path(cache_dir).expanduser() / content[:32]
     if not folder.is_dir():
@@ -296,6 +298,8 @@ def open_tfds(
     files = [Path(file) for file in builder.info.splits[split].filepaths]
     settings = [rows.parser.format, dict(rows.parser.fields), rows.parser.optional, rows.parser.max_candidates]
     settings += [dict(rows.parser.arrays)] if rows.parser.arrays else []
+    chat = rows.parser.chat if rows.parser.by_template else None
+    settings += [chat.fingerprint] if chat is not None else []
     content = hash_json([hash_files(files), settings, skip, limit])
     metadata = {"max_candidates": rows.max_candidates, "skipped": rows.skipped, "reasons": rows.reasons}
     return TfdsSource(data, rows.parser, rows.parser.format, content, metadata, kept)

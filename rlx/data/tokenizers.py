@@ -1,12 +1,19 @@
 """Tokenizers: bytes by default, Hugging Face ``tokenizer.json`` files, and plain token ids for generated languages."""
 
+import contextlib
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlx.errors import UserError, close_matches
+from rlx import bounds
+from rlx.data import chat
+from rlx.errors import UserError, close_matches, one_line
+
+MAX_FILE_BYTES = 2**27  # of a tokenizer.json
+MAX_VOCABULARY = 2**23  # token ids: arrays have that size
 
 
 class Tokenizer(Protocol):
@@ -77,7 +84,10 @@ class IdTokenizer:
 
 
 class HuggingFaceTokenizer:
-    """A ``tokenizer.json``. Special tokens are found by their usual names, or named by the caller.
+    """A ``tokenizer.json``, from a stranger maybe: bounded, and what the library makes of it is one error.
+
+    Special tokens are named by the caller, else by the ``tokenizer_config.json`` beside the file, else found by their
+    usual names. ``folder`` holds the files, ``special_texts`` the special tokens as chat templates call them.
 
     Args:
         path: the file, or the folder that holds it.
@@ -87,30 +97,59 @@ class HuggingFaceTokenizer:
     def __init__(self, path: str, pad: str | None = None, bos: str | None = None, eos: str | None = None):
         file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         self._tokenizer = _load_file(file)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self.eos_id = self._special(file, "eos", eos, _EOS)
-        self.bos_id = self._special(file, "bos", bos, _BOS)
-        self.pad_id = self._special(file, "pad", pad, _PAD)
-        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())  # ids may have gaps
-        content = f"{self._tokenizer.to_str()}{self.pad_id} {self.bos_id} {self.eos_id}"
+        self._file, self.folder = file, file.parent
+        with _guarded(file):
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+            added = self._tokenizer.get_added_tokens_decoder()
+        self.vocab_size = _vocab_size(file, vocabulary)
+        special = sorted((t.content for t in added.values() if t.special and t.content), key=len, reverse=True)
+        self._special_tokens = re.compile("|".join(map(re.escape, special)) or "(?!)")
+        own = chat.read_folder(self.folder).tokens
+        self.eos_id = self._special("eos", eos, own, _EOS)
+        self.bos_id = self._special("bos", bos, own, _BOS)
+        self.pad_id = self._special("pad", pad, own, _PAD)
+        with _guarded(file):
+            content = f"{self._tokenizer.to_str()}{self.pad_id} {self.bos_id} {self.eos_id}"
         self.fingerprint = "hf-" + hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of ``text``, without special tokens around it."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        with _guarded(self._file):
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of token ids, without special tokens."""
-        return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
+        with _guarded(self._file):
+            return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
 
-    def _special(self, file: Path, role: str, name: str | None, usual: Sequence[str]) -> int:
-        ids = {token: self._tokenizer.token_to_id(token) for token in ([name] if name is not None else usual)}
+    def special_in(self, text: str) -> str | None:
+        """A special token that ``text`` would be read to hold, or None."""
+        with _guarded(self._file):
+            normalizer = self._tokenizer.normalizer
+            read = text if normalizer is None else normalizer.normalize_str(text)
+        found = self._special_tokens.search(text) or self._special_tokens.search(read)
+        return found[0] if found else None
+
+    @property
+    def special_texts(self) -> dict[str, str]:
+        """The special tokens by the names that chat templates have for them."""
+        ids = {"bos_token": self.bos_id, "eos_token": self.eos_id, "pad_token": self.pad_id}
+        return {name: self._tokenizer.id_to_token(index) for name, index in ids.items()}
+
+    def _special(self, role: str, name: str | None, own: Mapping[str, str], usual: Sequence[str]) -> int:
+        configured = own.get(f"{role}_token")
+        wanted = [name] if name is not None else [*([] if configured is None else [configured]), *usual]
+        with _guarded(self._file):
+            ids = {token: self._tokenizer.token_to_id(token) for token in wanted}
+            added = sorted(token.content for token in self._tokenizer.get_added_tokens_decoder().values())
         found = [index for index in ids.values() if index is not None]
         if not found:
-            added = sorted(token.content for token in self._tokenizer.get_added_tokens_decoder().values())
+            shown = one_line(str(added[:20])) + (" and more" if len(added) > 20 else "")
+            sought = one_line(" or ".join(map(repr, ids)))
             raise UserError(
-                f"{file} has no {role} token {' or '.join(map(repr, ids))}; its special tokens are {added}."
+                f"{self._file} has no {role} token {sought}; its special tokens are {shown}."
                 f"{close_matches(name or usual[0], added)} Name it with tokenizer.{role}='...'."
             )
         return found[0]
@@ -121,6 +160,27 @@ _BOS = ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "[CLS]", "<|endo
 _PAD = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<unk>", "<|endoftext|>", "</s>", "<eos>")
 
 
+@contextlib.contextmanager
+def _guarded(file: Path) -> Iterator[None]:
+    """What the library raises as an error of the user; its panics are no ``Exception``."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, UserError):
+        raise
+    except BaseException as error:
+        raise UserError(
+            f"tokenizer.path: the tokenizer of {file} fails ({one_line(error)}): the file is damaged, get it again."
+        ) from None
+
+
+def _vocab_size(file: Path, vocabulary: Mapping[str, int]) -> int:
+    size = 1 + max(vocabulary.values(), default=-1)  # ids may have gaps
+    if not 1 <= size <= MAX_VOCABULARY:
+        problem = f"has the token id {size - 1}, and the bound is {MAX_VOCABULARY}" if size else "has no token"
+        raise UserError(f"tokenizer.path: {file} {problem}.")
+    return size
+
+
 def _load_file(file: Path) -> Any:
     try:
         import tokenizers
@@ -129,10 +189,13 @@ def _load_file(file: Path) -> Any:
     if not file.is_file():
         near = close_matches(file.name, [other.name for other in file.parent.glob("*")])
         raise UserError(f"tokenizer.path: no file {file}.{near}")
+    content = bounds.read_bytes(file, MAX_FILE_BYTES)
     try:
-        return tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception
-        raise UserError(f"tokenizer.path: {file} is not a tokenizer.json ({error}).") from None
+        return tokenizers.Tokenizer.from_buffer(content)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and panics, which are none
+        raise UserError(f"tokenizer.path: {file} is not a tokenizer.json ({one_line(error)}).") from None
 
 
 TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {

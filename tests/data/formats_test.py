@@ -33,6 +33,12 @@ EXAMPLES = {
         Record("p", ("b", "c", "a"), (2.0, 1.5, 0.0)),
     ),
     "unpaired": ({"prompt": "p", "completion": "c", "label": True}, Record("p", ("c",), label=1.0)),
+    "prompt_messages": ({"prompt": [USER]}, Record(HUMAN + ASSISTANT)),
+    "completion_messages": ({"prompt": [USER], "completion": [say("a")]}, Record(HUMAN + ASSISTANT, (" a",))),
+    "unpaired_messages": (
+        {"prompt": [USER], "completion": [say("a")], "label": 1},
+        Record(HUMAN + ASSISTANT, (" a",), label=1.0),
+    ),
     "sft": ({"prompt": "p", "response": "r"}, Record("p", ("r",))),
     "text": ({"text": "words"}, Record("", ("words",))),
     "messages": (
