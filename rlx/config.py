@@ -24,7 +24,7 @@ from rlx.errors import UserError, close_matches
 
 ABSENT = "(absent)"
 OPEN_BLOCKS = ("method",)  # their keys are the method's own keywords, which rlx.build checks
-OPEN_WITHIN = ("method", "rl.rollout", "sft.packing", "reward.packing", "preference.packing", "rl.packing")
+OPEN_WITHIN = ("method", "model.lora", "rl.rollout", *(f"{s}.packing" for s in ("sft", "reward", "preference", "rl")))
 """Blocks that take keys, and blocks, which they do not list; checked later. They themselves need not be listed."""
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -88,8 +88,8 @@ def override(config: ConfigDict, overrides: Mapping[str, Any], *, parse: bool = 
     """A locked copy of `config` with some values replaced, in the order given.
 
     Keys are dotted (``method.beta``) and must exist, except under ``method``, whose keywords belong to the
-    method, under ``rl.rollout`` and in the block ``packing`` of a stage: ``rlx.build`` and the trainer check them. A
-    value keeps the type of the one it replaces; an int passes for a float, and None for anything but a bool.
+    method, in ``model.lora``, under ``rl.rollout`` and in the block ``packing`` of a stage: what reads them checks
+    them. A value keeps the type of the one it replaces; an int passes for a float, and None for anything but a bool.
     ``method`` itself may be replaced by a name (``{"method": "ipo"}``: ipo with its own defaults) or by a whole block.
 
     Args:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import rl
+from rlx import config as configs
 from rlx import models
 from rlx.errors import UserError
 from rlx.evaluate import evaluate
@@ -28,7 +29,7 @@ LORA = {"rank": 2, "targets": "all-linear"}
 FACTORS = 7 * 2  # A and B of every linear map of a layer
 
 
-def config(**changes):
+def settings(**changes):
     found = tiny_config(**changes)
     return found | {"model": found["model"] | {"lora": LORA, "init_std": 0.2}}
 
@@ -36,7 +37,7 @@ def config(**changes):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(config(), folder)
+    train(settings(), folder)
     return folder
 
 
@@ -75,26 +76,26 @@ def test_optimiser_state_and_checkpoints_hold_the_adapters_alone(whole):
 @pytest.mark.parametrize("moment", [("sft", 2), ("preference", 1)])
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, whole, moment):
     with pytest.raises(Stopped):
-        train(config(), tmp_path, stop=lambda stage, step: (stage, step) == moment)
-    train(config(), tmp_path)
+        train(settings(), tmp_path, stop=lambda stage, step: (stage, step) == moment)
+    train(settings(), tmp_path)
     assert read_rows(tmp_path / "metrics.jsonl") == read_rows(whole / "metrics.jsonl")
     same(restore(tmp_path).state, restore(whole).state)
 
 
 def test_a_lost_base_is_named(tmp_path):
     with pytest.raises(Stopped):
-        train(config(), tmp_path, stop=lambda stage, step: step == 2)
+        train(settings(), tmp_path, stop=lambda stage, step: step == 2)
     shutil.rmtree(tmp_path / "checkpoints" / "base")
-    for go_on in (lambda: train(config(), tmp_path), lambda: restore(tmp_path)):
+    for go_on in (lambda: train(settings(), tmp_path), lambda: restore(tmp_path)):
         with pytest.raises(UserError, match=r"checkpoints/base is gone, the parameters that no stage moves"):
             go_on()
 
 
 def test_the_reference_is_the_base(tmp_path):
     """At the start of a stage with new adapters: the same log-probabilities as the model without them, to the bit."""
-    settings = config()
-    settings["sft"]["steps"], settings["preference"]["steps"] = 0, 1
-    train(settings, tmp_path)
+    own = settings()
+    own["sft"]["steps"], own["preference"]["steps"] = 0, 1
+    train(own, tmp_path)
     found = restore(tmp_path)
     plain = models.build({key: x for key, x in found.run.model_config.items() if key != "lora"})
     dataset = trainer.load_data(found.run, found.stage, tmp_path)[0]
@@ -149,6 +150,13 @@ def reinforced(path):
     found["rl"]["rollout"] |= {"reward": learned, "sync_every": 2}
     found["rl"] |= {"steps": 3, "log_every": 1, "eval_every": 3, "checkpoint_every": 1}
     return found
+
+
+def test_the_command_line_sets_the_block():
+    given = {"model.lora.rank": "4", "model.lora.targets": "all-linear", "model.lora.modules.down.rank": "2"}
+    found = configs.override(rl.get_config("grpo,smoke"), given, parse=True)
+    model = assemble(found).model
+    assert model.lora is not None and (model.lora.rank_of("up"), model.lora.rank_of("down")) == (4, 2)
 
 
 def test_reinforcement_with_adapters(tmp_path):
