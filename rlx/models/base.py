@@ -85,9 +85,9 @@ class Model(NamedTuple):
     ``trainable(params)`` is a tree of bool like ``params`` (arrays or shapes), True where training moves a leaf (None:
     everywhere); what it does not move has neither gradient nor optimiser state (:mod:`rlx.models.moving`).
     ``lora`` describes the adapters (:class:`rlx.models.lora.Lora`), None: there are none.
-    Logits are ``capped(hidden @ unembedding, softcap)`` (None: not capped). ``pretrained(shardings)``, a sharding for
-    each leaf or None for one device, reads weights from files straight to where they belong (None: runs start from
-    ``init``).
+    Logits are ``capped(hidden @ unembedding, softcap)`` (None: not capped). ``pretrained(seed, shardings)`` is called
+    as ``init`` is and reads weights from files straight to where they belong; ``seed`` is of what files lack (None:
+    runs start from ``init``).
     """
 
     init: Callable[..., Params]
@@ -102,5 +102,5 @@ class Model(NamedTuple):
     shapes: Callable[[], Params] | None = None
     trainable: Callable[[Params], Any] | None = None
     softcap: float | None = None
-    pretrained: Callable[[Any], Params] | None = None
+    pretrained: Callable[..., Params] | None = None
     lora: Any = None

@@ -270,7 +270,7 @@ def build(config: Config) -> Model:
 
     adapters = lora.settings_of(config.lora)
     lora.check_freeze(config.freeze, nnx.to_pure_dict(state))
-    init = functools.partial(_init, config, nnx.to_pure_dict(state))
+    init = functools.partial(draw_parameters, config, nnx.to_pure_dict(state))
     return Model(
         init=lora.starting(adapters, init) if adapters else init,
         apply=apply,
@@ -308,7 +308,7 @@ def _apart(stacked: Params) -> Params:
     return {str(i): jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)}
 
 
-def _init(config: Config, shapes: Params, seed: int, shardings: Params | None = None) -> Params:
+def draw_parameters(config: Config, shapes: Params, seed: int, shardings: Params | None = None) -> Params:
     """Normal(0, ``init_std``), residual outputs scaled by ``1 / sqrt(2 L)``, norms one, biases and head zero.
 
     Each leaf draws from its own stream, so that options which add parameters leave the others unchanged, and stacked

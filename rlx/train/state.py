@@ -95,7 +95,8 @@ def create_state(
       seed: of the policy, the method and the run's random numbers.
       mesh: where the state lives.
       policy: parameters to start from, of an earlier stage or a checkpoint; copied, so that donation cannot eat them
-        (leaves that stay are not donated, and shared).
+        (leaves that stay are not donated, and shared). Or what is called, instead of ``init``, as
+        ``model.pretrained`` is.
       rules: the policies beside this one; those that follow it become part of the state.
       memory: of rollouts, as they start.
     """
@@ -103,9 +104,16 @@ def create_state(
     blank = blank_state(model, method, optimizer, shapes, mesh=mesh, policy=policy, rules=rules, memory=memory)
     places = jax.tree.map(lambda leaf: leaf.sharding, blank)
     here = places.params["policy"]
+<<<<<<< HEAD
     put = sharding.lay if policy is None else place
     if policy is None:
         policy = model.init(seed) if model.shapes is None else model.init(seed, here)
+=======
+    put = place
+    if policy is None or callable(policy):
+        put, init = jax.device_put, policy or model.init
+        policy = init(seed) if model.shapes is None else init(seed, here)
+>>>>>>> 26f2255 (Start runs from the weights of a Hugging Face folder; refuse damaged, foreign and pickled ones with a line each)
     own, method_state = method.init(method_key, shapes)
     moved = jax.tree.map(put, moving(model, policy), moving(model, policy, here))
     moved = {"policy": moved, "method": jax.tree.map(place, own, places.params["method"])}
@@ -146,7 +154,7 @@ def blank_state(
         step = jnp.zeros((), jnp.int32)
         return TrainState(step, params, optimizer.init(moved), method_state, key, followers, memory)
 
-    if policy is None:
+    if policy is None or callable(policy):
         policy = model.init(0) if model.shapes is None else model.shapes()
     blank = jax.eval_shape(make, policy, dict(memory or {}))
     places = state_shardings(blank, model, method, optimizer, mesh)

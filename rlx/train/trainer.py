@@ -237,15 +237,20 @@ def programs_of(
 
 
 def starting_policy(run: Run) -> Any:
+<<<<<<< HEAD
     """The policy of ``config.start``, None where the config names no run.
 
     A scalar head and adapters that it lacks are new; adapters that the model lacks are merged.
+=======
+    """The policy of ``config.start``; a scalar head that it lacks is new. Where the config names no run,
+    ``Model.pretrained``, which reads it as a state is made, or None.
+>>>>>>> 26f2255 (Start runs from the weights of a Hugging Face folder; refuse damaged, foreign and pickled ones with a line each)
 
     Raises:
       UserError: the run has another model.
     """
     if run.settings.start is None:
-        return None
+        return run.model.pretrained
     from rlx.train.restore import restore  # it reads runs, and so stands above this module
 
     start, own = restore(run.settings.start), run.model.init(run.settings.seed)

@@ -12,6 +12,8 @@ from rlx.models.transformer import Config
 
 Raw = Mapping[str, Any]
 
+OWN = ("dtype", "param_dtype", "remat", "scan_layers", "attention_block", "head", "lora", "freeze", "init_std")
+"""Options of :class:`Config` that ``config.json`` says nothing of."""
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 LARGEST = {"num_hidden_layers": 1024}
 KINDS = {"sliding_attention": "sliding", "full_attention": "full"}
@@ -219,8 +221,9 @@ def describe(config: Config, base: Raw | None = None) -> dict[str, Any]:
         **_kind_keys(kind, config),
         **rotary_keys(config),
     }
-    back = options(found)
-    differing = [key for key, value in back.items() if getattr(Config(**back), key) != getattr(config, key)]
+    back = Config(**options(found))
+    fields = [field.name for field in dataclasses.fields(Config) if field.name not in OWN]
+    differing = [name for name in fields if getattr(back, name) != getattr(config, name)]
     if differing:
         raise UserError(f"no Hugging Face architecture has model.{differing[0]} as here; nearest is {kind}")
     return found

@@ -36,7 +36,7 @@ def write(folder, raw):
 
 def load(folder, **options):
     model = models.build({"name": "hf", "path": str(folder), **options})
-    return model, model.pretrained(None)
+    return model, model.pretrained(0)
 
 
 def plain(model, params, tokens, valid):
