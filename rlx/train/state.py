@@ -104,16 +104,10 @@ def create_state(
     blank = blank_state(model, method, optimizer, shapes, mesh=mesh, policy=policy, rules=rules, memory=memory)
     places = jax.tree.map(lambda leaf: leaf.sharding, blank)
     here = places.params["policy"]
-<<<<<<< HEAD
-    put = sharding.lay if policy is None else place
-    if policy is None:
-        policy = model.init(seed) if model.shapes is None else model.init(seed, here)
-=======
     put = place
     if policy is None or callable(policy):
-        put, init = jax.device_put, policy or model.init
+        put, init = sharding.lay, policy or model.init
         policy = init(seed) if model.shapes is None else init(seed, here)
->>>>>>> 26f2255 (Start runs from the weights of a Hugging Face folder; refuse damaged, foreign and pickled ones with a line each)
     own, method_state = method.init(method_key, shapes)
     moved = jax.tree.map(put, moving(model, policy), moving(model, policy, here))
     moved = {"policy": moved, "method": jax.tree.map(place, own, places.params["method"])}

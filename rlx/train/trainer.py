@@ -237,14 +237,10 @@ def programs_of(
 
 
 def starting_policy(run: Run) -> Any:
-<<<<<<< HEAD
-    """The policy of ``config.start``, None where the config names no run.
+    """The policy of ``config.start``; where the config names no run ``Model.pretrained``, which is read when a state is
+    made, or None.
 
     A scalar head and adapters that it lacks are new; adapters that the model lacks are merged.
-=======
-    """The policy of ``config.start``; a scalar head that it lacks is new. Where the config names no run,
-    ``Model.pretrained``, which reads it as a state is made, or None.
->>>>>>> 26f2255 (Start runs from the weights of a Hugging Face folder; refuse damaged, foreign and pickled ones with a line each)
 
     Raises:
       UserError: the run has another model.

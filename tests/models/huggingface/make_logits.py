@@ -8,14 +8,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
-import transformers
 
 from tests.models.huggingface.tiny import RAW, numbers, texts, write_config
 
 
 def logits(raw):
     """Of the model of ``transformers``, at the real tokens."""
+    import torch
+    import transformers
+
     with tempfile.TemporaryDirectory() as folder:
         write_config(Path(folder), raw)
         config = transformers.AutoConfig.from_pretrained(folder)
