@@ -176,5 +176,24 @@ def test_reinforcement_with_adapters(tmp_path):
     assert evaluate(end).keys() >= {"accuracy", "reward"}
 
 
+def varied(response, example):
+    """A reward that differs between any two members."""
+    return sum(map(ord, response)) % 7 / 7
+
+
+def test_evolution_perturbs_the_adapters_alone(tmp_path):
+    own = rl.get_config("eggroll_update,smoke").to_dict()
+    own["model"] |= {"lora": {"rank": 2}}
+    own["sft"]["steps"], own["rl"]["steps"] = 0, 1
+    own["rl"]["rollout"]["evolution"] |= {"members": 2}
+    own["rl"]["rollout"]["verifier"] = "tests.train.lora_runs_test:varied"
+    train(own, tmp_path)
+    end = restore(tmp_path)
+    first, policy, model = end.run.model.init(0), end.state.params["policy"], end.run.model
+    same(staying(model, policy), staying(model, first))
+    moved = zip(*(jax.tree.leaves(moving(model, tree)) for tree in (policy, first)), strict=True)
+    assert all((a != b).any() for a, b in moved)
+
+
 def names(tree):
     return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
