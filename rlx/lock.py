@@ -51,7 +51,9 @@ class Lock:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
                 if (_alive(holder) and not even_alive) or time.monotonic() >= deadline:
                     os.close(descriptor)
-                    raise UserError(f"{what} is in use by {holder or 'another process'}: wait for its end, or stop it.") from None
+                    raise UserError(
+                        f"{what} is in use by {holder or 'another process'}: wait for its end, or stop it."
+                    ) from None
                 if not told:
                     print(f"waiting for the children of {holder}, which has died, to stop", file=sys.stderr)
                 told = True
