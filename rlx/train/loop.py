@@ -12,14 +12,15 @@ import numpy as np
 
 from rlx import metrics
 from rlx.data.dataset import Batches
-from rlx.errors import UserError
 from rlx.report.intervals import wilson_interval
 from rlx.report.loggers import Loggers
 from rlx.report.progress import Progress
 from rlx.train import processes
 from rlx.train.assemble import Stage
+from rlx.train.guard import SKIPPED
 from rlx.train.interrupts import Interrupts, Stopped
 from rlx.train.state import TrainState
+from rlx.train.watch import Watch
 
 HostBatch = dict[str, np.ndarray]
 Row = dict[str, float]
@@ -36,6 +37,7 @@ class Programs(NamedTuple):
       held_out: the batches of an evaluation; called anew for each.
       speed: rates since the last row, for the progress line and ``speed.jsonl``; None measures none.
       total: from a number of this process's examples to that of all processes.
+      learnt: what the last step has learnt from, where that is not the batch it was given.
     """
 
     step: Callable[[TrainState, HostBatch], tuple[TrainState, Mapping[str, Any]]]
@@ -43,6 +45,7 @@ class Programs(NamedTuple):
     held_out: Callable[[], Iterable[HostBatch]]
     speed: Callable[[], Row] | None = None
     total: Callable[[int], int] = lambda own: own
+    learnt: Callable[[], HostBatch] | None = None
 
 
 class Outlets(NamedTuple):
@@ -54,7 +57,7 @@ class Outlets(NamedTuple):
         None``: a checkpoint.
       interrupts: wishes to stop.
       stop: ``(stage, step) -> bool`` after every step: whether to save and stop; None never does.
-      on_nan: ``stop`` or ``continue``.
+      watch: what is done about a loss that is not finite.
       speed: ``(step, stage, rates) -> None``: rates, apart from the metrics, which two equal runs share to the bit.
       agree: a wish to stop of this process -> that of all (:mod:`rlx.train.agreement`).
     """
@@ -63,7 +66,7 @@ class Outlets(NamedTuple):
     save: Callable[[int, TrainState, dict[str, Any], dict[str, Any], Row, bool], None]
     interrupts: Interrupts
     stop: Callable[[str, int], bool] | None
-    on_nan: str
+    watch: Watch
     speed: Callable[[int, str, Row], None] = lambda step, stage, rates: None
     agree: Callable[[str], str] = lambda wish: wish
 
@@ -74,15 +77,15 @@ class Window:
     The metrics of the latest step stay on the device until the next one is under way.
     """
 
-    def __init__(self, stage: str, on_nan: str, saved: Saved | None = None):
-        self.stage, self.on_nan = stage, on_nan
+    def __init__(self, stage: str, watch: Watch, saved: Saved | None = None):
+        self.stage, self.watch = stage, watch
         self.totals = {name: metrics.KINDS[kind](*parts) for name, (kind, parts) in (saved or {}).items()}
-        self._latest: tuple[int, Mapping[str, Any]] | None = None
+        self._latest: tuple[int, Mapping[str, Any], HostBatch] | None = None
 
-    def push(self, step: int, found: Mapping[str, Any]) -> None:
-        """Adds the metrics of a step."""
+    def push(self, step: int, found: Mapping[str, Any], batch: HostBatch) -> None:
+        """Adds the metrics of a step, and what it has learnt from."""
         self.settle()
-        self._latest = step, found
+        self._latest = step, found, batch
 
     def settle(self) -> None:
         """Waits for the latest step; a loss or gradient that is not finite ends the run before anything is saved.
@@ -92,22 +95,17 @@ class Window:
         """
         if self._latest is None:
             return
-        (step, latest), self._latest = self._latest, None
+        (step, latest, batch), self._latest = self._latest, None
         found = jax.device_get(dict(latest))
-        # a loss shows the parameters before the step, the gradient those after it
-        bad = [name for name in ("loss", "grad_norm") if name in found and not math.isfinite(found[name].sum)]
-        if bad and self.on_nan == "stop":
-            value = float(found[bad[0]].sum)
-            raise UserError(
-                f"{bad[0]} is {value} at step {step} of the stage {self.stage!r}; the last checkpoint is older. Try a "
-                "smaller learning rate, a longer warm-up or clip_norm (config.on_nan='continue' goes on)."
-            )
+        self.watch(self.stage, step, found, batch)
         add(self.totals, found)
 
     def take(self) -> Row:
         """The values since the last row, and a new start."""
         self.settle()
         row, self.totals = row_of(self.totals), {}
+        if row.get(SKIPPED) == 1.0:  # there is no loss: a mean of nothing says 0
+            row |= {"loss": math.nan, "grad_norm": math.nan}
         return row
 
     def saved(self) -> Saved:
@@ -194,11 +192,12 @@ def run_stage(
       UserError: the loss is not finite.
     """
     s, row, trained = stage.settings, dict(last or {}), {}
-    open_window = Window(stage.name, outlets.on_nan, window)
+    open_window = Window(stage.name, outlets.watch, window)
     with Progress(s.steps, done=done, label=stage.name, stream=processes.stderr()) as progress:
         for step in range(done + 1, s.steps + 1):
-            state, found = programs.step(state, next(batches))
-            open_window.push(step, found)
+            batch = next(batches)
+            state, found = programs.step(state, batch)
+            open_window.push(step, found, programs.learnt() if programs.learnt else batch)
             final = step == s.steps
             if final or step % s.log_every == 0:
                 trained = open_window.take()

@@ -43,14 +43,19 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
         stage.optimizer,
         micro_batches=stage.settings.micro_batches,
         rules=stage.rules,
+        guard=run.settings.guard,
         **shared,
     )
     evaluate = make_eval_step(run.model, stage.method, **shared)
     lay = packing.make_packer(stage.settings, stage.name, prompt_length=train_set.lengths.prompt, mesh=run.mesh)
 
+    learnt: HostBatch = {}
+
     def put(batch: HostBatch, split: str) -> dict[str, jax.Array]:
         batch = reference.attach(batch, attached[split]) if attached else batch
         batch = as_read(batch, stage.method)
+        if split == "train":
+            learnt.update(batch)
         return put_batch(lay(batch) if split == "train" else batch, run.mesh)
 
     return Programs(
@@ -60,6 +65,7 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
         ),
         lambda: held_out.batches(size, mismatched=stage.mismatched, **share(run.mesh)) if len(held_out) else (),
         total=lambda own: total_of(own, run.mesh),
+        learnt=lambda: dict(learnt),
     )
 
 

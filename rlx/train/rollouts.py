@@ -59,6 +59,7 @@ def make_rollout_programs(
     lay = packing.make_packer(stage.settings, stage.name, prompt_length=source.prompt_length, mesh=run.mesh)
     lessons = Lessons(run, stage, source.prompt_length, tempered.make(run, stage, train_set, reward), models)
     speed, memory = Speed(), Memory(stage)
+    learnt: HostBatch = {}
 
     def step(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
         key = jax.device_get(jax.random.fold_in(state.key, state.step))  # what the host draws, every process draws
@@ -79,9 +80,10 @@ def make_rollout_programs(
             state, of_update = update(state, put_whole(lay(piece), run.mesh), beside)
             found = metrics.merge(found, of_update)
         speed.add(0, 0.0, time.perf_counter() - began)
+        learnt.update(whole)
         return state._replace(memory=held), found
 
-    return Programs(step, evaluation(tests), held_out_batches(held_out, stage), speed.take)
+    return Programs(step, evaluation(tests), held_out_batches(held_out, stage), speed.take, learnt=lambda: dict(learnt))
 
 
 def sampler_of(state: TrainState) -> Any:
@@ -103,6 +105,7 @@ def update_of(run: Run, stage: Stage, models: Mapping[str, Model], prompt_length
         rules=stage.rules,
         models=models,
         shared_prefix=stage.rollout.shared_prefix,
+        guard=run.settings.guard,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rlx.errors import UserError
 from rlx.train import rollout_settings
 from rlx.train.blocks import block_of, choice, integers
+from rlx.train.guard import Guard, guard_of
 from rlx.train.rollout_settings import RolloutSettings
 
 STAGES = ("sft", "reward", "preference", "rl")
@@ -73,7 +74,10 @@ class Settings:
       keep: checkpoints that are kept.
       checksums: False: the files of a checkpoint are checked by their sizes alone, which costs nothing.
       loggers: beside ``metrics.jsonl``: ``tensorboard``, ``wandb``.
-      on_nan: ``stop`` or ``continue`` when the loss or the gradient is not finite.
+      on_nan: ``stop``, ``skip`` (such an update leaves the state as it was, but for the step) or ``continue`` when the
+        loss or the gradient is not finite; the batch is kept, see :class:`rlx.train.watch.Watch`.
+      explode: a gradient whose norm, before it is clipped, is above this counts as not finite; None: none does.
+      max_skips: steps in a row that may be skipped.
       sft, reward, preference, rl: the stages.
     """
 
@@ -91,6 +95,8 @@ class Settings:
     checksums: bool = True
     loggers: tuple[str, ...] = ()
     on_nan: str = "stop"
+    explode: float | None = None
+    max_skips: int = 10
     sft: StageSettings | None = None
     reward: StageSettings | None = None
     preference: StageSettings | None = None
@@ -100,6 +106,11 @@ class Settings:
     def stage(self, name: str) -> StageSettings:
         """The block of a stage that runs."""
         return getattr(self, name)
+
+    @property
+    def guard(self) -> Guard | None:
+        """What compiled steps make of updates that are not finite, or too large."""
+        return guard_of(self.on_nan, self.explode)
 
     def method_of(self, name: str) -> Mapping[str, Any] | str:
         """The method of a stage that runs."""
@@ -122,9 +133,21 @@ def check(config: Mapping[str, Any]) -> Settings:
     _check_method(settings)
     _check_methods_before(settings)
     choice("reference", settings.reference, REFERENCES)
-    choice("on_nan", settings.on_nan, ("stop", "continue"))
-    integers("config", settings, {"seed": 0, "keep": 1})
+    _check_on_nan(settings)
+    integers("config", settings, {"seed": 0, "keep": 1, "max_skips": 1})
     return settings
+
+
+def _check_on_nan(settings: Settings) -> None:
+    choice("on_nan", settings.on_nan, ("stop", "skip", "continue"))
+    bound, evolution = settings.explode, settings.rl and settings.rl.rollout.get("evolution")
+    if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float) or not bound > 0):
+        raise UserError(f"config.explode must be a positive number or None, not {bound!r}.")
+    if bound is not None and settings.on_nan == "continue":
+        raise UserError("config.explode is not used: config.on_nan='continue' goes on whatever the gradient is.")
+    if evolution and (bound is not None or settings.on_nan == "skip"):
+        key = "explode" if bound is not None else "on_nan='skip'"
+        raise UserError(f"config.{key} is not used: rollout.evolution takes no gradients. Set config.on_nan='stop'.")
 
 
 def _stage_names(stages: Any) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from rlx.models.moving import join
 from rlx.parts import Call, parse
 from rlx.train import policies, sharding
 from rlx.train.forward import Arrays, Forward, method_arrays
+from rlx.train.guard import Guard, decide
 from rlx.train.moved import donating
 from rlx.train.state import TrainState, moving_params
 
@@ -38,6 +39,7 @@ def make_train_step(
     rules: Mapping[str, policies.Rule] | None = None,
     models: Mapping[str, Model] | None = None,
     shared_prefix: bool = False,
+    guard: Guard | None = None,
 ) -> Step:
     """The jitted step ``(state, batch, auxiliary) -> (state, metrics)``; the state is donated.
 
@@ -51,6 +53,7 @@ def make_train_step(
       rules: how the policies beside this one follow it; those of the state alone need one.
       models: of the roles (:data:`rlx.train.policies.ROLES`) whose model is another one.
       shared_prefix: evaluate the prompt once for all candidates of a row, which must have the same.
+      guard: what is made of updates that are not finite, or too large; None: nothing.
 
     Raises:
       UserError: micro-batches with a loss that couples the whole batch through its gradient; rows that do not divide;
@@ -62,7 +65,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
         check_rows(batch, micro_batches * sharding.batch_shards(mesh))
-        return _step(forward, method, optimizer, micro_batches, rules or {}, None, state, batch, auxiliary)
+        return _step(forward, method, optimizer, micro_batches, rules or {}, None, guard, state, batch, auxiliary)
 
     return donating(model, step)
 
@@ -77,6 +80,7 @@ def make_pmap_step(
     micro_batches: int = 1,
     rules: Mapping[str, policies.Rule] | None = None,
     models: Mapping[str, Model] | None = None,
+    guard: Guard | None = None,
 ) -> Step:
     """The same step under ``jax.pmap``: state and auxiliary replicated, batch arrays ``[devices, rows, ...]``.
 
@@ -87,7 +91,7 @@ def make_pmap_step(
 
     def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
         check_rows(batch, micro_batches)
-        return _step(forward, method, optimizer, micro_batches, rules or {}, axis_name, state, batch, auxiliary)
+        return _step(forward, method, optimizer, micro_batches, rules or {}, axis_name, guard, state, batch, auxiliary)
 
     return jax.pmap(step, axis_name=axis_name, donate_argnums=0)
 
@@ -118,6 +122,7 @@ def _step(
     parts: int,
     rules: Mapping[str, policies.Rule],
     axis_name: numerics.AxisName,
+    guard: Guard | None,
     state: TrainState,
     batch: Mapping[str, jax.Array],
     auxiliary: Auxiliary,
@@ -162,11 +167,14 @@ def _step(
     grads = jax.tree.map(lambda g: method.aggregate.divide(g, denominator.astype(g.dtype)), grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, moved)
     after: Any = optax.apply_updates(moved, updates)
-    params = {**after, "policy": join(after["policy"], policy)}
     reported = metrics.psum(reported, axis_name) | {
         "loss": _loss(method, numerator, denominator),
         "grad_norm": metrics.mean_of(optax.tree.norm(grads)),
     }
+    if guard is not None:
+        changed, before = (after, opt_state, method_state), (moved, state.opt_state, state.method_state)
+        (after, opt_state, method_state), reported = decide(guard, before, changed, reported)
+    params = {**after, "policy": join(after["policy"], policy)}
     followers = policies.follow(rules, state.followers, after["policy"], state.step + 1)
     return TrainState(state.step + 1, params, opt_state, method_state, state.key, followers), reported
 

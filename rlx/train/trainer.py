@@ -31,6 +31,7 @@ from rlx.train.moved import part_of
 from rlx.train.programs import make_programs
 from rlx.train.sharding import lay, share
 from rlx.train.state import TrainState, create_state, moving_params
+from rlx.train.watch import Watch
 from rlx.train.workdir import CHECKPOINTS, METRICS, SPEED, Workdir, versions
 
 Stop = Callable[[str, int], bool]
@@ -51,8 +52,9 @@ class Trainer:
 
     def __init__(self, plan: Run, folder: Workdir, interrupts: Interrupts, stop: Stop | None = None):
         self.plan, self.folder = plan, folder
-        self.interrupts, self.stop = interrupts, stop
-        self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, plan.settings.keep, plan.settings.checksums)
+        self.interrupts, self.stop, settings = interrupts, stop, plan.settings
+        self.watch = Watch(settings.on_nan, settings.explode, settings.max_skips, folder.path)
+        self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, settings.keep, settings.checksums)
         self.group, self.agree = processes.group(), make_agreement()
         self.group.lead(self.checkpoints.tidy)
         self.newest = self.checkpoints.newest()
@@ -120,7 +122,7 @@ class Trainer:
             **read_part(self.plan, stage),
         )
         save = partial(self._save, stage, len(train_set))
-        outlets = Outlets(loggers, save, self.interrupts, self.stop, self.plan.settings.on_nan, self._speed, self.agree)
+        outlets = Outlets(loggers, save, self.interrupts, self.stop, self.watch, self._speed, self.agree)
         judge = kept_reward_model(self.plan, self.checkpoints, state.params["policy"])
         programs = programs_of(self.plan, stage, train_set, held_out, held, judge, self.folder.path / "cache")
         state, self.results[stage.name] = run_stage(stage, programs, outlets, state, batches, **left)

@@ -8,6 +8,7 @@ import pytest
 from rlx.errors import UserError
 from rlx.metrics import Mean
 from rlx.train.loop import Window, evaluate
+from rlx.train.watch import Watch
 
 
 def metrics(loss, count=1.0, **more):
@@ -15,28 +16,35 @@ def metrics(loss, count=1.0, **more):
 
 
 def test_a_window_is_a_weighted_mean_and_survives_a_checkpoint():
-    window = Window("sft", "stop")
-    window.push(1, metrics(1.0, 1.0))
-    window.push(2, metrics(4.0, 2.0))
+    window = Window("sft", Watch("stop"))
+    window.push(1, metrics(1.0, 1.0), {})
+    window.push(2, metrics(4.0, 2.0), {})
     window.settle()
-    again = Window("sft", "stop", json.loads(json.dumps(window.saved())))
-    again.push(3, metrics(0.0, 3.0))
+    again = Window("sft", Watch("stop"), json.loads(json.dumps(window.saved())))
+    again.push(3, metrics(0.0, 3.0), {})
     assert again.take() == {"loss": 1.5}
     assert again.saved() == {}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_window_refuses_what_is_not_finite(value):
-    window = Window("sft", "stop")
-    window.push(4, metrics(value))
+    window = Window("sft", Watch("stop"))
+    window.push(4, metrics(value), {})
     with pytest.raises(UserError, match=r"loss is (nan|inf) at step 4 of the stage 'sft'"):
         window.settle()
-    window.push(5, metrics(1.0, grad_norm=Mean(np.float32(value), np.float32(1))))
+    window.push(5, metrics(1.0, grad_norm=Mean(np.float32(value), np.float32(1))), {})
     with pytest.raises(UserError, match=r"grad_norm is (nan|inf) at step 5"):
         window.settle()
-    tolerant = Window("sft", "continue")
-    tolerant.push(4, metrics(value))
+    tolerant = Window("sft", Watch("continue"))
+    tolerant.push(4, metrics(value), {})
     assert not np.isfinite(tolerant.take()["loss"])
+
+
+def test_a_row_of_skipped_steps_has_no_loss():
+    window = Window("sft", Watch("skip"))
+    window.push(1, metrics(0.0, 0.0, skipped=Mean(np.float32(1), np.float32(1))), {})
+    row = window.take()
+    assert row["skipped"] == 1.0 and np.isnan(row["loss"]), "and no loss is below until_loss"
 
 
 def test_evaluation_counts_examples_and_bounds_accuracies():
