@@ -38,8 +38,8 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """GiB of memory that the compiler gives a program; of the vendor's data sheet, dense bfloat16 operations a second and
-    bytes a second over all links."""
+    """GiB of memory that the compiler gives a program; from the vendor's data sheet, dense bfloat16 operations a second
+    and bytes a second over all links."""
 
     memory: float
     peak: float
@@ -80,6 +80,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "default": {"models": "llama_1b,llama_8b", "topologies": "v5e:4x4,v5p:2x2x4,v6e:4x4"},
     "full": {"models": "llama_1b,llama_8b,qwen3_8b", "topologies": "v5e:4x4,v5p:2x2x4,v6e:4x4"},
 }
+OF_THIS_MACHINE = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 KEYS = ("model", "method", "topology", "mesh")
 
 
@@ -147,18 +148,14 @@ def compiled(wanted: Mapping[str, Any]) -> dict[str, Any]:
         path = Path(folder, "case.json")
         path.write_text(json.dumps(wanted), encoding="utf-8")
         command = [sys.executable, "-m", "experiments.scale_plan_step", str(path)]
-        kept = {
-            key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
-        }
-        done = subprocess.run(command, capture_output=True, text=True, env=kept)
+        own = {key: value for key, value in os.environ.items() if key not in OF_THIS_MACHINE}
+        done = subprocess.run(command, capture_output=True, text=True, env=own)
     line = next((line for line in done.stdout.splitlines() if line.startswith("@case ")), None)
     if line is not None:
         return json.loads(line.removeprefix("@case "))
     last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
     if "libtpu" in done.stderr and "memory" not in last.lower():
-        raise UserError(
-            f"the compiler for TPUs is not there ({last}): pip install 'rlx[tpu]', or name --libtpu=FOLDER."
-        )
+        raise UserError(f"there is no compiler for TPUs ({last}): pip install 'rlx[tpu]', or name --libtpu=FOLDER.")
     return {"error": last[:300]}
 
 
@@ -200,7 +197,7 @@ def row_of(c: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
 def work(c: Mapping[str, Any], ledger: Ledger, folder: Path) -> str:
     """Compiles what is missing, and writes the table and the plot."""
     done: list[tuple[str, ...]] = []
-    with Progress(len(list(cases(c | {"all_meshes": True}, ledger))), label="compiling", unit="case") as progress:
+    with Progress(len(list(cases({**c, "all_meshes": True}, ledger))), label="compiling", unit="case") as progress:
         for case in cases(c, ledger):
             if ledger.missing([case]):
                 ledger.add(row_of(c, case))
