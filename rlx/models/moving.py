@@ -43,8 +43,8 @@ def _part(model: Model, params: Params, of: Any, wanted: bool) -> Any:
 def join(part: Any, full: Any) -> Any:
     """``part`` with the leaves that it lacks taken from ``full``, without a copy.
 
-    >>> join({"w": None, "b": 1}, {"w": 2, "b": 3})
-    {'w': 2, 'b': 1}
+    >>> join({"b": 1, "w": None}, {"b": 3, "w": 2})
+    {'b': 1, 'w': 2}
     """
     return jax.tree.map(lambda own, other: other if own is None else own, part, full, is_leaf=_lacks)
 
