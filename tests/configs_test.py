@@ -1,10 +1,12 @@
 """Every config of the repository: its smoke run trains, its real size is checked, its sweep expands."""
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 from rlx import config as configs
 from rlx.errors import UserError
@@ -31,9 +33,26 @@ def test_smoke_trains(path, tmp_path):
         assert np.isfinite(metrics["sft/loss"])
 
 
+def hugging_face_folder(folder):
+    """A tiny Llama with a tokenizer of a few words: what the argument of a config may name."""
+    shape = {
+        "vocab_size": 8,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **shape}))
+    words = {word: i for i, word in enumerate(("<pad>", "<s>", "</s>", "a", "b", "c"))}
+    tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<pad>")).save(str(folder / "tokenizer.json"))
+    return str(folder)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_real_size_is_a_valid_config(path, tmp_path):
     config = configs.load(str(path))
+    if config.model.get("name") == "hf":
+        config = configs.override(config, {"model.path": hugging_face_folder(tmp_path)})
     if config.data.get("source") != "memory" and not config.get("task"):
         (tmp_path / "data.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
         config = configs.override(config, {"data.path": str(tmp_path / "data.jsonl")})
