@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-WISHES = ("", "stop", "SIGTERM", "SIGINT")
+from rlx.train.interrupts import STOP
+
+WISHES = ("", "stop", STOP, "SIGUSR1", "SIGTERM", "SIGINT")
 """What can be wished, the strongest last."""
 
 

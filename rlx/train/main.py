@@ -16,7 +16,7 @@ from rlx.report import tables
 from rlx.report.run_report import final_rows, fitting, read_run
 from rlx.train import processes
 from rlx.train.assemble import assemble
-from rlx.train.interrupts import Interrupts, Stopped
+from rlx.train.interrupts import STOP, Interrupts, Stopped
 from rlx.train.log import say
 from rlx.train.recovery import carry_on
 from rlx.train.trainer import Stop, Trainer
@@ -27,7 +27,7 @@ USAGE = f"""python -m rlx.train --config=FILE.py[:ARG] --workdir=DIR [--config.K
 
 Trains what get_config(ARG) of the config file describes, stage by stage, and writes config.json, metrics.jsonl,
 table.md, table.csv, plot.png, result.json and checkpoints/ into DIR. The same command goes on where an interrupted
-run stopped; SIGTERM and Ctrl-C save first. --force goes on with a config that differs from the one in DIR.
+run stopped; SIGTERM, SIGUSR1, Ctrl-C and a file DIR/STOP make it save first. --force goes on with a config that differs from the one in DIR.
 
 {processes.ABOUT}"""
 
@@ -54,7 +54,7 @@ def train(
     Raises:
       UserError: a mistake in the config, the data or the work directory, a loss that is not finite, or a disk
         that refuses (:class:`rlx.train.storage.StorageError`).
-      Stopped: SIGTERM, Ctrl-C or ``stop``; the same call goes on.
+      Stopped: SIGTERM, SIGUSR1, Ctrl-C, a file ``STOP`` in the run directory, or ``stop``; the same call goes on.
     """
     run = assemble(config)
     processes.check_same(run.config | {"versions": versions()})
@@ -63,7 +63,7 @@ def train(
         finished = folder.result()
         if finished is not None:
             return finished["metrics"]
-        with Interrupts() as interrupts:
+        with Interrupts(folder.path / STOP if processes.group().leads else None) as interrupts:
             return carry_on(lambda: Trainer(run, folder, interrupts, stop))
 
 
