@@ -11,6 +11,7 @@ import ast
 import hashlib
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -362,12 +363,45 @@ def diff(old: ConfigDict | Mapping[str, Any], new: ConfigDict | Mapping[str, Any
 
 
 def describe(differences: Mapping[str, tuple[Any, Any]]) -> str:
-    """One line that lists what `diff` found.
+    """One line that lists what `diff` found: of long values where they begin to differ, and no more than a few.
 
     >>> describe({"method.beta": (0.1, 0.2)})
     'method.beta: 0.1 -> 0.2'
+    >>> describe({"data.records": (("ab" * 30, "c"), ("ab" * 30, "d", "e"))})
+    'data.records: 2 -> 3 items, [1]: c -> d'
     """
-    return ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in differences.items())
+    shown = [_describe(key, old, new) for key, (old, new) in list(differences.items())[:SHOWN]]
+    more = len(differences) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])])
+
+
+SHOWN, WIDTH = 12, 48
+"""Differences that `describe` lists, and characters of a value."""
+
+
+def _describe(name: str, old: Any, new: Any) -> str:
+    """The first difference within two values."""
+    if isinstance(old, tuple | list) and isinstance(new, tuple | list):
+        sizes = f"{name}: {len(old)} -> {len(new)} items" if len(old) != len(new) else ""
+        short = len(str(old)) <= WIDTH and len(str(new)) <= WIDTH
+        place = next((i for i, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), None)
+        if not short and place is not None:
+            return _describe(f"{sizes}, [{place}]" if sizes else f"{name}[{place}]", old[place], new[place])
+        if not short:
+            return sizes
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        key = next(key for key in sorted({*old, *new}) if old.get(key, ABSENT) != new.get(key, ABSENT))
+        return _describe(f"{name}.{key}", old.get(key, ABSENT), new.get(key, ABSENT))
+    before, after = str(old), str(new)
+    if max(len(before), len(after)) > WIDTH:
+        same = len(os.path.commonprefix([before, after]))
+        before, after = (_window(text, max(0, same - WIDTH // 4)) for text in (before, after))
+    return f"{name}: {before} -> {after}"
+
+
+def _window(text: str, start: int) -> str:
+    """A part of a text, in which dots stand for the rest."""
+    return ("..." if start else "") + text[start : start + WIDTH] + ("..." if start + WIDTH < len(text) else "")
 
 
 def _tuples(value: Any) -> Any:

@@ -256,3 +256,19 @@ def test_a_stage_takes_a_block_that_the_file_does_not_list(config):
     found = configs.override(config, {"sft.packing.multiple": "8"}, parse=True)
     assert found.sft.packing.to_dict() == {"multiple": 8}
     assert "config.sft has no key 'pack'" in message(configs.override, config, {"sft.pack.multiple": "8"})
+
+
+def test_long_values_are_shown_where_they_begin_to_differ():
+    records = [{"prompt": "p" * 200, "responses": ["a", "b" * 300]} for _ in range(50)]
+    other = [dict(record) for record in records]
+    other[7] = other[7] | {"responses": ["a", "b" * 299 + "c"]}
+    old = {"data": {"records": records, "path": "/data/" + "deep/" * 40 + "train.jsonl"}, "stages": ["sft", "rl"]}
+    new = {"data": {"records": other, "path": "/data/" + "deep/" * 40 + "test.jsonl"}, "stages": ["sft"]}
+    told = configs.describe(configs.diff(old, new))
+    assert "data.path: .../deep/deep/train.jsonl -> .../deep/deep/test.jsonl" in told
+    assert "data.records[7].responses[1]: ...bbbbbbbbbbbbb -> ...bbbbbbbbbbbbc" in told
+    assert "stages: ('sft', 'rl') -> ('sft',)" in told and len(told) < 300
+    told = configs.describe(configs.diff({"records": records}, {"records": records[:-1]}))
+    assert told == "records: 50 -> 49 items"
+    many = configs.describe({f"key_{i}": (i, -i) for i in range(30)})
+    assert many.endswith("key_11: 11 -> -11, and 18 more") and "\n" not in many

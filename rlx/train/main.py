@@ -27,7 +27,8 @@ USAGE = f"""python -m rlx.train --config=FILE.py[:ARG] --workdir=DIR [--config.K
 
 Trains what get_config(ARG) of the config file describes, stage by stage, and writes config.json, metrics.jsonl,
 table.md, table.csv, plot.png, result.json and checkpoints/ into DIR. The same command goes on where an interrupted
-run stopped; SIGTERM, SIGUSR1, Ctrl-C and a file DIR/STOP make it save first. --force goes on with a config that differs from the one in DIR.
+run stopped; SIGTERM, SIGUSR1, Ctrl-C and a file DIR/STOP make it save first. --force goes on with a config that
+differs from the one in DIR.
 
 {processes.ABOUT}"""
 

@@ -15,6 +15,7 @@ from rlx.errors import UserError
 from rlx.lock import Lock
 from rlx.report.rows import dump_row, write_atomically
 from rlx.train import processes
+from rlx.train.log import say
 from rlx.train.storage import StorageError, writing
 
 CONFIG, METRICS, RESULT, CHECKPOINTS = "config.json", "metrics.jsonl", "result.json", "checkpoints"
@@ -22,6 +23,9 @@ SPEED = "speed.jsonl"
 CACHE = Path(".cache", "jax")
 HARMLESS = ("log_every", "eval_every", "checkpoint_every", "keep", "checksums", "loggers")
 """Last words of the keys that may change between two calls: they decide what is written, not what is learned."""
+WHERE = ("mesh", "engine")
+"""First words of the keys that say where a run computes, not what: it may go on elsewhere, to the same numbers but for
+the rounding of sums in another order."""
 LIBRARIES = ("rlx", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -61,7 +65,7 @@ class Workdir:
             raise StorageError(f"{self.path} is no longer the folder that this run writes to (unmounted, or moved).")
 
     def claim(self, config: Mapping[str, Any], *, force: bool = False) -> None:
-        """Writes ``config.json``, or checks that the run there has the same config.
+        """Writes ``config.json``, or checks that the run there has the same config, but for :data:`WHERE` it computes.
 
         Args:
           config: the config as JSON would hold it.
@@ -80,12 +84,17 @@ class Workdir:
     def _claim(self, config: Mapping[str, Any], force: bool) -> None:
         path = self.path / CONFIG
         if path.exists():
-            changed = _changed(_read_json(path), config)
-            if changed and not force and self._holds_work():
+            whole = _changed(_read_json(path), config)
+            elsewhere = {key: pair for key, pair in whole.items() if key.partition(".")[0] in WHERE}
+            changed = {key: pair for key, pair in whole.items() if key not in elsewhere}
+            work = self._holds_work()
+            if changed and not force and work:
                 raise UserError(
                     f"{self.path} holds a run with another config ({configs.describe(changed)}). Name another "
                     "--workdir, or go on from its last checkpoint with the new config: --force."
                 )
+            if elsewhere and work:
+                say(f"going on elsewhere ({configs.describe(elsewhere)}): the numbers stay the same up to rounding")
             if changed:
                 (self.path / RESULT).unlink(missing_ok=True)
         elif (self.path / CHECKPOINTS).exists() or (self.path / METRICS).exists():

@@ -54,6 +54,19 @@ def test_claim_compares_configs(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
 
 
+def test_another_mesh_is_allowed_with_a_note_and_the_result_stays(tmp_path, capsys):
+    with Workdir(tmp_path) as folder:
+        folder.claim({"seed": 0, "mesh": {"data": 1}})
+        (tmp_path / "metrics.jsonl").write_text('{"stage": "sft", "step": 1}\n')
+        folder.write_result({"loss": 0.5}, steps=1, wall_s=0.1)
+        folder.claim({"seed": 0, "mesh": {"data": 4}, "engine": "pmap"})
+        assert folder.result() is not None
+        said = capsys.readouterr().err
+        assert "going on elsewhere (engine: (absent) -> pmap, mesh.data: 1 -> 4): the numbers stay the same up" in said
+        with pytest.raises(UserError, match=r"another config \(seed: 0 -> 1\)"):
+            folder.claim({"seed": 1, "mesh": {"data": 1}})
+
+
 def test_a_run_that_did_no_work_may_be_claimed_with_another_config(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     (tmp_path / "config.json").write_text('{"data": {"path": "wrong"}}')
