@@ -1,7 +1,7 @@
 """The same training, 20 steps on fixed batches, on every layout of devices: what ``layouts_test`` compares.
 
-``python -m tests.train.layouts FOLDER [METHOD.DTYPE ...]`` writes the trajectories of this process's devices, those of
-other processes included, into ``FOLDER``.
+``python -m tests.train.layouts FOLDER METHOD.DTYPE ...``, in each of several processes, writes the trajectories on the
+devices of all of them into ``FOLDER``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import rlx
 from rlx import models
 from rlx.method import Method, Shapes
-from rlx.train import sharding, state, step
+from rlx.train import processes, sharding, state, step
 from rlx.train.critic import CriticSettings, with_critic
 
 ROWS, GROUP, PROMPT, RESPONSE, VOCAB, EXAMPLES, STEPS = 8, 2, 3, 6, 32, 16, 20
@@ -153,11 +153,12 @@ def one_device(name: str, dtype: str) -> Trajectory:
 
 
 def main(folder: Path, wanted: list[str]) -> None:
-    for key in wanted:
-        name, dtype = key.split(".")
-        found = trajectory(name, dtype, Layout({"data": 2, "fsdp": 4}))
-        if jax.process_index() == 0:
-            np.savez(folder / f"{key}.npz", **found._asdict())
+    with processes.started(processes.plan_of({})):
+        for key in wanted:
+            name, dtype = key.split(".")
+            found = trajectory(name, dtype, Layout({"data": 2, "fsdp": jax.device_count() // 2}))
+            if jax.process_index() == 0:
+                np.savez(folder / f"{key}.npz", **found._asdict())
 
 
 if __name__ == "__main__":

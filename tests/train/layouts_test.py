@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.train import layouts
+from tests.train import layouts, two_processes
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
 CASES = [(name, "float64") for name in layouts.METHODS] + [("dpo", "float32"), ("ppo", "float32")]
@@ -28,3 +28,12 @@ def test_every_layout_follows_the_same_trajectory(name, dtype):
     assert np.ptp(expected.losses) > 1e-3  # something is learned, so that agreement says something
     for layout, where in layouts.LAYOUTS.items():
         assert_same(name, dtype, layouts.trajectory(name, dtype, where), layout)
+
+
+def test_two_processes_of_four_devices_follow_it_too(tmp_path):
+    keys = [f"{name}.{dtype}" for name, dtype in CASES]
+    two_processes.run(["-m", "tests.train.layouts", str(tmp_path), *keys])
+    for name, dtype in CASES:
+        with np.load(tmp_path / f"{name}.{dtype}.npz") as arrays:
+            found = layouts.Trajectory(**arrays)
+        assert_same(name, dtype, found, "2 processes x 4 devices")
