@@ -86,8 +86,8 @@ def step(module: Callable, params, cache: Cache, token: jax.Array):
     for i, (block, window) in enumerate(zip(_blocks(model), model.config.windows, strict=True)):
         rope, (seen, used) = contexts[window]
         q, k, v = block.attention.project(block.attention_norm(x), rope, (len(token), 1))
-        keys[i] = jax.lax.dynamic_update_slice(keys[i], k, (0, 0, cache.length, 0))
-        values[i] = jax.lax.dynamic_update_slice(values[i], v, (0, 0, cache.length, 0))
+        keys[i] = jax.lax.dynamic_update_slice_in_dim(keys[i], k, cache.length, 2)
+        values[i] = jax.lax.dynamic_update_slice_in_dim(values[i], v, cache.length, 2)
         prompt = cache.prompt_keys[i], cache.prompt_values[i], seen
         look = functools.partial(_attend, prompt=prompt, used=used, softcap=softcap)
         x = block.join(x, block.attention.mix(q, keys[i], values[i], look))

@@ -56,6 +56,8 @@ class Wire:
             raise
         except (OSError, ValueError):
             pass
+        with contextlib.suppress(OSError):
+            self.lines.close()
         return None
 
     def beat(self) -> None:
@@ -209,7 +211,8 @@ class Member:
             self._wire.close()
             raise UserError(f"{words['refused']}: start all of them, with the same command but for --process_id.")
         self.welcome = words.get("welcome")
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _first(self, silence: float) -> dict[str, Any]:
         try:
@@ -247,6 +250,7 @@ class Member:
         self.gather(None, self.END)
         self._leaving = True
         self._wire.close()
+        self._listener.join(PAUSE)
 
     def fail(self, reason: str) -> None:
         """Tells the others that this process ends, and why."""

@@ -290,16 +290,17 @@ def _exit(code: int) -> NoReturn:
 def _quiet(group: Group) -> Iterator[None]:
     """Only errors come from processes other than the first; libraries write to the first one's output, too."""
     sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    old, kept, nowhere = sys.stdout, os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    old = sys.stdout
-    sys.stdout = os.fdopen(kept if group.leads else nowhere, "w")
+    sys.stdout = os.fdopen(os.dup(kept if group.leads else nowhere), "w")
     try:
         yield
     finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
+        sys.stdout.close()
         sys.stdout = old
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def check_same(config: Mapping[str, Any]) -> None:

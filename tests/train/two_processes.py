@@ -54,10 +54,23 @@ def start(command: Sequence[str], count: int = 2, devices: int = 4, **more: str)
     ]
 
 
-def wait(processes: Sequence[subprocess.Popen[str]], limit: float = 120) -> list[Ended]:
-    """How they have ended, each within ``limit`` seconds."""
-    told = [process.communicate(timeout=limit) for process in processes]
-    return [Ended(process.returncode, *texts) for process, texts in zip(processes, told, strict=True)]
+def wait(processes: Sequence[subprocess.Popen[str]], limit: float = 300) -> list[Ended]:
+    """How they have ended.
+
+    Raises:
+      AssertionError: one did not end within ``limit`` seconds; all are killed, and what they wrote is told.
+    """
+    hung = []
+    try:
+        told = [process.communicate(timeout=limit) for process in processes]
+    except subprocess.TimeoutExpired:
+        hung = [process.pid for process in processes if process.poll() is None]
+        for process in processes:
+            process.kill()
+        told = [process.communicate() for process in processes]
+    ended = [Ended(process.returncode, *texts) for process, texts in zip(processes, told, strict=True)]
+    assert not hung, (f"processes {hung} did not end within {limit} s", ended)
+    return ended
 
 
 def run(command: Sequence[str], count: int = 2, devices: int = 4, **more: str) -> list[Ended]:
