@@ -1,4 +1,4 @@
-r"""Does a step fit, before a pod is there to try it: training steps of 1B and 8B models compiled for 16 TPU chips.
+r"""Does a step fit, before a pod is there to try it: training steps of 1B and 8B models compiled for 16 TPUs or 8 GPUs.
 
   python -m experiments.scale_plan [--full | --smoke] [--workdir=DIR] [--libtpu=FOLDER]
                                   [--models=llama_8b] [--topologies=v5e:4x4]
@@ -6,7 +6,8 @@ r"""Does a step fit, before a pod is there to try it: training steps of 1B and 8
 The whole step of DPO and of GRPO with a KL penalty (policy and reference forward, backward, AdamW with float32 moments,
 float32 parameters, bfloat16 activations, layers recomputed) is compiled ahead of time by the compiler of the
 accelerator, without one: it needs ``pip install rlx[tpu]``, or ``--libtpu`` names a folder that holds the package
-libtpu. Meshes are tried in order until the step fits: fsdp alone, then positions split over ``sequence``.
+libtpu; and for ``--topologies=h200:1x1x8``, which is not in the default list, ``pip install rlx[cuda]`` and ptxas on
+the PATH. Meshes are tried in order until the step fits: fsdp alone, then positions split over ``sequence``.
 
 Sequences are of 512 prompt and 1536 response tokens. A pair, or a group of 8 responses, is never split over rows of
 devices, so that a step has one row (pair or prompt) for each data x fsdp shard and micro-batch: 16 rows in all.
@@ -38,8 +39,8 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """GiB of memory that the compiler gives a program; from the vendor's data sheet, dense bfloat16 operations a second
-    and bytes a second over all links."""
+    """GiB of memory that the compiler gives a program (for the GPU, those that there are); from the vendor's data sheet,
+    dense bfloat16 operations a second and bytes a second over all links."""
 
     memory: float
     peak: float
@@ -50,6 +51,7 @@ CHIPS = {
     "v5e": Chip(15.75, 197e12, 200e9),
     "v5p": Chip(95.74, 459e12, 600e9),
     "v6e": Chip(31.25, 918e12, 400e9),
+    "h200": Chip(139.8, 989e12, 900e9),
 }
 _COMMON = {"num_kv_heads": 8, "dtype": "bfloat16", "param_dtype": "float32", "remat": "full", "scan_layers": True}
 _COMMON |= {"attention_block": 512, "tie_embeddings": False}
@@ -72,6 +74,7 @@ METHODS = {"dpo": 2, "grpo": 8}
 """Name -> responses in a row."""
 MESHES = {
     16: ({"fsdp": 16}, {"fsdp": 8, "sequence": 2}, {"fsdp": 4, "sequence": 4}, {"fsdp": 8, "model": 2}),
+    8: ({"fsdp": 8}, {"fsdp": 4, "sequence": 2}),
     4: ({"fsdp": 4}, {"fsdp": 2, "sequence": 2}),
 }
 """Chips -> meshes in the order in which they are tried."""

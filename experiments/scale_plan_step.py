@@ -34,14 +34,17 @@ from rlx.train import policies, sharding, state, step
 METHODS: dict[str, Any] = {"dpo": "dpo", "grpo": {"name": "grpo", "kl": "k3(0.04)"}}
 
 
+H200 = Path(__file__).parents[1] / "kernels" / "aot" / "h200.textproto"
+
+
 def described(topology: str) -> list[Any]:
-    """The devices of a topology: ``v5e:4x4`` of TPUs; a path of a GPU's description and a shape, ``FILE:1x8x1``."""
+    """The devices of a topology: ``v5e:4x4`` of TPUs, or ``h200:1x1x8``, slices x hosts x GPUs of a host."""
     from jax.experimental import topologies
 
-    name, _, shape = topology.rpartition(":")
-    if not Path(name).is_file():
+    name, _, shape = topology.partition(":")
+    if name != "h200":
         return list(topologies.get_topology_desc(topology, platform="tpu").devices)
-    text = Path(name).read_text(encoding="utf-8")
+    text = H200.read_text(encoding="utf-8")
     return list(topologies.get_topology_desc("", platform="cuda", topology=shape, target_config=text).devices)
 
 

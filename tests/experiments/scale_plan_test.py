@@ -95,7 +95,7 @@ def test_a_refusal_of_the_compiler_is_a_row(tmp_path, monkeypatch):
 
 
 def test_a_topology_that_is_not_known_is_named():
-    with pytest.raises(UserError, match="--topologies=v4:2x2x2: unknown 'v4:2x2x2'. Known: v5e, v5p, v6e"):
+    with pytest.raises(UserError, match="--topologies=v4:2x2x2: unknown 'v4:2x2x2'. Known: v5e, v5p, v6e, h200"):
         options(topologies="v4:2x2x2")
 
 
