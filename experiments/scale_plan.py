@@ -39,7 +39,7 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """GiB of memory that the compiler gives a program (for the GPU, those that there are); from the vendor's data sheet,
+    """GiB of memory that the compiler gives a program (of the GPU, all that there are); from the vendor's data sheet,
     dense bfloat16 operations a second and bytes a second over all links."""
 
     memory: float
