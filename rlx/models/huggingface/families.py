@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError, close_matches, one_line
 from rlx.models.huggingface.rotary import rotary_keys, rotary_options
 from rlx.models.transformer import Config
 
@@ -80,14 +80,14 @@ def family_of(raw: Raw) -> tuple[str, Raw]:
     if raw.get("model_type") == "gemma3" and isinstance(raw.get("text_config"), Mapping):
         return "gemma3_text", raw["text_config"]  # with images: the model of text in it
     named = raw.get("architectures")
-    name = named[0] if isinstance(named, list) and named else None
+    name = str(named[0]) if isinstance(named, list) and named else None
     kind = str(raw.get("model_type"))
     known = {family.architecture: kind for kind, family in FAMILIES.items()}
     heads = {family.architecture.replace("CausalLM", "SequenceClassification") for family in FAMILIES.values()}
     if kind not in FAMILIES or not (name is None or name in known or name in heads):
         asked = f"{name!r} (model_type {kind!r})" if name else f"model_type {kind!r}"
         hint = close_matches(str(name), known) or close_matches(kind, FAMILIES)
-        raise UserError(f"config.json: unknown architecture {asked[:120]}.{hint} Known: {', '.join(known)}")
+        raise UserError(f"config.json: unknown architecture {one_line(asked, 120)}.{hint} Known: {', '.join(known)}")
     return kind, raw
 
 
@@ -102,7 +102,7 @@ def options(raw: Raw) -> dict[str, Any]:
     raw = {**family.defaults, **raw}
     for key, wanted in _MUST_BE.items():
         if raw.get(key) not in (wanted, None):
-            raise UserError(f"config.json: {key}={str(raw[key])[:80]} is not supported (only {wanted})")
+            raise UserError(f"config.json: {key}={one_line(raw[key], 80)} is not supported (only {wanted})")
     found = {**family.fixed, **_sizes(raw), "activation": _activation(raw), **_windows(kind, raw)}
     if family.gemma:
         found |= {
@@ -136,14 +136,14 @@ def _whole(raw: Raw, key: str, default: int | None = None) -> int:
     value = default if raw.get(key) is None else raw[key]
     largest = LARGEST.get(key, 2**31 - 1)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-        raise UserError(f"config.json: {key}={str(value)[:80]} must be a whole number from 1 to {largest}")
+        raise UserError(f"config.json: {key}={one_line(value, 80)} must be a whole number from 1 to {largest}")
     return value
 
 
 def _number(raw: Raw, key: str, default: float | None = None) -> float:
     value = default if raw.get(key) is None else raw[key]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e30:
-        raise UserError(f"config.json: {key}={str(value)[:80]} must be a number of at least 0")
+        raise UserError(f"config.json: {key}={one_line(value, 80)} must be a number of at least 0")
     return float(value)
 
 
@@ -249,9 +249,10 @@ def _kind_keys(kind: str, c: Config) -> dict[str, Any]:
     if kind in ("qwen2", "qwen3"):
         window = {"sliding_window": c.sliding_window} if slides else {}
         return {"hidden_act": act, "use_sliding_window": slides, "layer_types": types, **window}
+    scalar = c.query_scalar or c.head_dim
     return {
         "hidden_activation": act,
-        "query_pre_attn_scalar": c.query_scalar or c.head_dim,
+        "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar,  # transformers asks for an int
         "final_logit_softcapping": c.softcap or None,
         "attn_logit_softcapping": c.attention_softcap or None,
         "sliding_window": c.sliding_window or 4096,

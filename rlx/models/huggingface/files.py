@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from rlx.errors import UserError
+from rlx.errors import UserError, one_line
 
 HEADER_LIMIT = 100_000_000
 """Bytes of a header that are read at most, as the format's own library has it."""
@@ -93,7 +93,7 @@ def parse_json(text: bytes, file: Path) -> dict[str, Any]:
     try:
         found = json.loads(text.decode(), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} holds no JSON that can be read: {str(error)[:100]}") from None
+        raise UserError(f"{file} holds no JSON that can be read: {one_line(error, 100)}") from None
     if not isinstance(found, dict):
         raise UserError(f"{file} holds a JSON {type(found).__name__}, not an object")
     return found
@@ -112,7 +112,9 @@ def _entry(file: Path, name: str, entry: Any, start: int, size: int) -> Entry:
     if not begin <= end <= size - start:
         raise UserError(f"{file} is truncated: the tensor {name[:80]!r} ends at byte {start + end} of {size}")
     if dtype in _SIZES and end - begin != math.prod(shape) * _SIZES[dtype]:
-        raise UserError(f"{file}: {end - begin} bytes are no {dtype} tensor {name[:80]!r} of shape {shape}")
+        raise UserError(
+            f"{file}: {end - begin} bytes are no {one_line(dtype, 20)} tensor {name[:80]!r} of shape {shape}"
+        )
     return Entry(file, dtype, tuple(shape), start + begin)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError, close_matches, one_line
 from rlx.models.huggingface.files import DTYPES, HEADER_LIMIT, Entry, parse_json, read_header
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -62,7 +62,10 @@ def read_tensors(folder: Path) -> dict[str, Entry]:
     for name, entry in found.items():
         if entry.dtype not in DTYPES:
             known = ", ".join(DTYPES)
-            raise UserError(f"{entry.file}: {name!r} is of type {entry.dtype}; weights must be {known}, not quantised")
+            raise UserError(
+                f"{entry.file}: {name[:120]!r} is of type {one_line(entry.dtype, 20)}; "
+                f"weights must be {known}, not quantised"
+            )
     return found
 
 
@@ -85,15 +88,21 @@ def _indexed(folder: Path) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for name in dict.fromkeys(weight_map.values()):
         if Path(name).name != name or "\\" in name or "\0" in name or not name.endswith(".safetensors"):
-            raise UserError(f"{index} names {name!r}: only plain names of safetensors files in its folder are read")
+            raise UserError(
+                f"{index} names {name[:120]!r}: only plain names of safetensors files in its folder are read"
+            )
         if not (folder / name).is_file():
-            raise UserError(f"{index} names {name!r}, which is not in the folder: the download is not complete")
+            raise UserError(f"{index} names {name[:120]!r}, which is not in the folder: the download is not complete")
         entries = read_header(folder / name)
         twice = sorted(entries.keys() & found.keys())
         if twice:
-            raise UserError(f"{index}: the tensor {twice[0]!r} is in two files, {found[twice[0]].file.name} and {name}")
+            raise UserError(
+                f"{index}: the tensor {twice[0][:120]!r} is in two files, {found[twice[0]].file.name} and {name}"
+            )
         found |= entries
     for tensor, name in weight_map.items():
         if tensor not in found or found[tensor].file.name != name:
-            raise UserError(f"{index} says that {name!r} holds {tensor!r}, which it does not: get both files again")
+            raise UserError(
+                f"{index} says that {name!r} holds {tensor[:120]!r}, which it does not: get both files again"
+            )
     return found

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError, close_matches, one_line
 from rlx.models.rope import RopeScaling, scaling_of
 from rlx.models.transformer import Config
 
@@ -44,14 +44,14 @@ def rotary_options(raw: Mapping[str, Any], *, local: bool) -> dict[str, Any]:
 
 def _mapping(block: Any) -> Mapping[str, Any]:
     if not isinstance(block, Mapping):
-        raise UserError(f"config.json: rope_scaling={str(block)[:80]} must be an object or null")
+        raise UserError(f"config.json: rope_scaling={one_line(block, 80)} must be an object or null")
     return block
 
 
 def _theta(value: Any, default: float) -> float:
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:
-        raise UserError(f"config.json: rope_theta={str(value)[:80]} must be a number above 0")
+        raise UserError(f"config.json: rope_theta={one_line(value, 80)} must be a number above 0")
     return float(value)
 
 
@@ -66,7 +66,9 @@ def _scaling(block: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling | 
         if key == "partial_rotary_factor" and value in (None, 1, 1.0):
             continue
         if key not in (*_KEYS, *_NAMES):
-            raise UserError(f"config.json: the rotary option {key[:80]}={str(value)[:80]} is not supported")
+            raise UserError(
+                f"config.json: the rotary option {one_line(key, 80)}={one_line(value, 80)} is not supported"
+            )
     if kind == "default":
         return None
     own = {ours: block[theirs] for theirs, ours in _KEYS.items() if block.get(theirs) is not None}
