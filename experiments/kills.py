@@ -21,13 +21,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import numpy as np
-
 from rlx.errors import UserError
 from rlx.report.rows import read_rows
-from rlx.train.restore import restore
-from rlx.train.workdir import METRICS, RESULT
+from rlx.train.compare import differing
+from rlx.train.workdir import METRICS
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
@@ -67,16 +64,6 @@ def place(folder: Path) -> str:
     path = folder / METRICS
     rows = read_rows(path) if path.exists() else []
     return f"{rows[-1]['stage']} {rows[-1]['step']}" if rows else "before the first row"
-
-
-def differing(folder: Path, other: Path) -> list[str]:
-    """What is not the same to the bit in two finished runs."""
-    found = [] if (folder / METRICS).read_bytes() == (other / METRICS).read_bytes() else [METRICS]
-    results = [json.loads((path / RESULT).read_text(encoding="utf-8"))["metrics"] for path in (folder, other)]
-    found += [] if results[0] == results[1] else [RESULT]
-    ours, theirs = (jax.tree_util.tree_leaves_with_path(restore(path).state) for path in (folder, other))
-    pairs = zip(ours, theirs, strict=True)
-    return found + [jax.tree_util.keystr(path) for (path, a), (_, b) in pairs if not np.array_equal(a, b)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

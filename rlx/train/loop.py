@@ -20,7 +20,7 @@ from rlx.train.assemble import Stage
 from rlx.train.guard import SKIPPED
 from rlx.train.interrupts import Interrupts, Stopped
 from rlx.train.state import TrainState
-from rlx.train.watch import Watch
+from rlx.train.watch import Watching
 
 HostBatch = dict[str, np.ndarray]
 Row = dict[str, float]
@@ -66,7 +66,7 @@ class Outlets(NamedTuple):
     save: Callable[[int, TrainState, dict[str, Any], dict[str, Any], Row, bool], None]
     interrupts: Interrupts
     stop: Callable[[str, int], bool] | None
-    watch: Watch
+    watch: Watching
     speed: Callable[[int, str, Row], None] = lambda step, stage, rates: None
     agree: Callable[[str], str] = lambda wish: wish
 
@@ -77,7 +77,7 @@ class Window:
     The metrics of the latest step stay on the device until the next one is under way.
     """
 
-    def __init__(self, stage: str, watch: Watch, saved: Saved | None = None):
+    def __init__(self, stage: str, watch: Watching, saved: Saved | None = None):
         self.stage, self.watch = stage, watch
         self.totals = {name: metrics.KINDS[kind](*parts) for name, (kind, parts) in (saved or {}).items()}
         self._latest: tuple[int, Mapping[str, Any], HostBatch] | None = None

@@ -23,12 +23,16 @@ from rlx.train.trainer import Stop, Trainer
 from rlx.train.workdir import CACHE, Workdir, use_compilation_cache, versions
 
 USAGE = f"""python -m rlx.train --config=FILE.py[:ARG] --workdir=DIR [--config.KEY.KEY=VALUE ...] [--force]
+  [--check-resume] [--steps=4]
   {processes.OPTIONS}
 
 Trains what get_config(ARG) of the config file describes, stage by stage, and writes config.json, metrics.jsonl,
 table.md, table.csv, plot.png, result.json and checkpoints/ into DIR. The same command goes on where an interrupted
 run stopped; SIGTERM, SIGUSR1, Ctrl-C and a file DIR/STOP make it save first. --force goes on with a config that
 differs from the one in DIR.
+
+--check-resume proves, on --steps steps of each stage and beside DIR, that an interrupted run ends with the same bits,
+prints what differs, and exits with 1 where anything does.
 
 {processes.ABOUT}"""
 
@@ -70,11 +74,13 @@ def train(
 
 def cli(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
+    code = 0
     try:
         options, overrides = configs.parse_options(argv, USAGE)
         with processes.started(processes.plan_of(options)) as group:
-            run(configs.override(configs.load(options["config"]), overrides, parse=True), options)
-            if group.leads:
+            config = configs.override(configs.load(options["config"]), overrides, parse=True)
+            code = run(config, options)
+            if group.leads and not options["check_resume"]:
                 show(options["workdir"])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -84,13 +90,23 @@ def cli(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from the last checkpoint")
         return 130
+    return code
+
+
+def run(config: ConfigDict, options: Mapping[str, Any]) -> int:
+    """Trains, or checks that it would resume, as the options of the command line say; returns the exit code."""
+    workdir, steps = options["workdir"], options["steps"]
+    if options["check_resume"]:
+        from rlx.train.check_resume import check_resume
+
+        if not str(steps or 4).isdigit():
+            raise UserError(f"--steps takes a whole number, not {steps!r}.")
+        return 0 if check_resume(config, workdir, int(steps or 4)) else 1
+    if steps is not None:
+        raise UserError("--steps is not used: it goes with --check-resume.")
+    use_compilation_cache(Path(workdir).absolute() / CACHE)
+    train(config, workdir, force=options["force"])
     return 0
-
-
-def run(config: ConfigDict, options: Mapping[str, Any]) -> None:
-    """Trains as the options of the command line say."""
-    use_compilation_cache(Path(options["workdir"]).absolute() / CACHE)
-    train(config, options["workdir"], force=options["force"])
 
 
 def show(workdir: str) -> None:

@@ -31,7 +31,7 @@ from rlx.train.moved import part_of
 from rlx.train.programs import make_programs
 from rlx.train.sharding import lay, share
 from rlx.train.state import TrainState, create_state, moving_params
-from rlx.train.watch import Watch
+from rlx.train.watch import Watch, Watching
 from rlx.train.workdir import CHECKPOINTS, METRICS, SPEED, Workdir, versions
 
 Stop = Callable[[str, int], bool]
@@ -53,7 +53,7 @@ class Trainer:
     def __init__(self, plan: Run, folder: Workdir, interrupts: Interrupts, stop: Stop | None = None):
         self.plan, self.folder = plan, folder
         self.interrupts, self.stop, settings = interrupts, stop, plan.settings
-        self.watch = Watch(settings.on_nan, settings.explode, settings.max_skips, folder.path)
+        self.watch: Watching = Watch(settings.on_nan, settings.explode, settings.max_skips, folder.path)
         self.checkpoints = Checkpoints(folder.path / CHECKPOINTS, settings.keep, settings.checksums)
         self.group, self.agree = processes.group(), make_agreement()
         self.group.lead(self.checkpoints.tidy)

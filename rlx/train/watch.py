@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -20,6 +20,14 @@ from rlx.train.log import say
 FOLDER = "bad_batches"
 MOST = 50
 """Batches that are kept of a run."""
+
+
+class Watching(Protocol):
+    """Anything that is called as a :class:`Watch` is."""
+
+    def __call__(self, stage: str, step: int, found: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> None:
+        """Lets a step pass, or raises a ``UserError``."""
+        ...
 
 
 class Watch:
