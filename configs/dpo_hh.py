@@ -44,7 +44,7 @@ def get_config(arg=None):
                 "eval_fraction": 0.2,
                 "limit": None,
             },
-            "mesh": {"data": 1, "fsdp": 1, "model": 1},
+            "mesh": {"data": 1, "fsdp": 1, "model": 1, "sequence": 1},
             "stages": ("sft", "preference"),
             "sft": {
                 "steps": 100,

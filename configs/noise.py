@@ -36,7 +36,7 @@ def get_config(arg=None):
                 "eval_fraction": 0.5,
                 "flip_rate": 0.2,
             },
-            "mesh": {"data": 1, "fsdp": 1, "model": 1},
+            "mesh": {"data": 1, "fsdp": 1, "model": 1, "sequence": 1},
             "stages": ("sft", "preference"),
             "sft": {"steps": 100, **stage},
             "preference": {"steps": 100, **stage},

@@ -78,7 +78,7 @@ def get_config(arg=None):
         "tokenizer": {"name": "byte"},
         "model": {"name": "transformer", "hidden_size": 32, "num_layers": 2, "num_heads": 2, **head},
         "data": data(method),
-        "mesh": {"data": 1, "fsdp": 1, "model": 1},
+        "mesh": {"data": 1, "fsdp": 1, "model": 1, "sequence": 1},
         "stages": ("reward",) if model_side else ("sft",) if name == "sft" else ("sft", "preference"),
         "reference": "auto",
         "keep": 1,

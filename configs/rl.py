@@ -89,7 +89,7 @@ def get_config(arg=None):
             },
             "task": {"name": "modadd"},
             "data": {"max_prompt_length": 8, "max_response_length": 4, "eval_fraction": 0.05},
-            "mesh": {"data": 1, "fsdp": 1, "model": 1},
+            "mesh": {"data": 1, "fsdp": 1, "model": 1, "sequence": 1},
             "stages": ("sft", "rl"),
             "sft": {
                 "steps": 600,

@@ -30,7 +30,7 @@ def get_config(arg=None):
             "model": {"name": "transformer", "hidden_size": 128, "num_layers": 4, "num_heads": 4, "init_std": 0.05},
             "task": {"name": "gsm8k", "path": ""} if arg is None else STORIES,
             "data": {"max_prompt_length": prompt, "max_response_length": response, "eval_fraction": 0.01},
-            "mesh": {"data": 1, "fsdp": 1, "model": 1},
+            "mesh": {"data": 1, "fsdp": 1, "model": 1, "sequence": 1},
             "stages": ("sft", "rl"),
             "sft": {
                 "steps": 600,

@@ -61,7 +61,7 @@ def get_config(arg=None):
             "model": {"name": "transformer", "hidden_size": 64, "num_layers": 2, "num_heads": 4, "init_std": 0.1},
             "task": task,
             "data": {"max_prompt_length": prompt, "eval_fraction": 0.05},
-            "mesh": {"data": 1, "fsdp": 1, "model": 1},
+            "mesh": {"data": 1, "fsdp": 1, "model": 1, "sequence": 1},
             "stages": ("sft", "rl"),
             "sft": {"steps": 200, "batch_size": 128, "optimizer": {**optimizer, "learning_rate": 3e-3}, **stage},
             "rl": {

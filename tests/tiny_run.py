@@ -31,7 +31,7 @@ def tiny_config(**changes: Any) -> dict[str, Any]:
             "max_response_length": 4,
             "eval_fraction": 0.25,
         },
-        "mesh": {"data": 1, "fsdp": 1, "model": 1},
+        "mesh": {"data": 1, "fsdp": 1, "model": 1, "sequence": 1},
         "stages": ("sft", "preference"),
         "sft": dict(stage),
         "preference": dict(stage),
