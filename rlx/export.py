@@ -16,11 +16,12 @@ from rlx.models.huggingface.folder import read_config
 from rlx.models.huggingface.writing import SHARD, check_target
 from rlx.train.restore import Restored, open_run
 
-USAGE = """python -m rlx.export --checkpoint=DIR --to=DIR [--dtype=bfloat16]
+USAGE = """python -m rlx.export --checkpoint=DIR --to=DIR [--dtype=bfloat16] [--adapter]
 
 Writes the policy of a run directory's last checkpoint (or of the one named, DIR/checkpoints/00000120) as a folder of
 Hugging Face's kind: config.json, safetensors and, where the run has them, the files of its tokenizer. Adapters are
-merged. The folder must be new or empty. dtype is that of the numbers, by default that of the run's parameters.
+merged; with --adapter they are written alone, in the format of PEFT. The folder must be new or empty. dtype is that of
+the numbers, by default that of the run's parameters.
 """
 
 TOKENIZER = (
@@ -63,6 +64,23 @@ def export(checkpoint: Restored, to: str, *, dtype: str | None = None, shard_byt
     huggingface.save(to, config, policy, description, dtype=dtype, shard_bytes=shard_bytes, finish=copy)
 
 
+def export_adapter(checkpoint: Restored, to: str) -> None:
+    """Writes the adapters of a checkpoint in PEFT's format, for the model that the run started from.
+
+    Raises:
+      UserError: the folder is not empty or cannot be written, or the run has no adapters.
+    """
+    from rlx.models.peft import save_adapter
+
+    folder, run = Path(to).expanduser().absolute(), checkpoint.run
+    check_target(folder)
+    base = run.model_config.get("path") if run.model_config.get("name") == "hf" else None
+    try:
+        save_adapter(folder, run.model, checkpoint.state.params["policy"], base=base)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
 def _files(config: Mapping[str, Any]) -> list[Path]:
     """What is copied: the tokenizer of the run, and how the model that it started from likes to be sampled."""
     found = []
@@ -81,8 +99,17 @@ def cli(argv: Sequence[str]) -> int:
     try:
         options, _ = configs.parse_options(argv, USAGE)
         check_target(Path(options["to"]).expanduser().absolute())
-        export(open_run(options["checkpoint"]), options["to"], dtype=options["dtype"])
-        print(f"{options['to']}: a Hugging Face folder of {options['checkpoint']}")
+        if options["adapter"] and options["dtype"]:
+            raise UserError(f"--dtype={options['dtype']} is not used: adapters are written in the type that they have.")
+        checkpoint, kind = (
+            open_run(options["checkpoint"]),
+            "the adapters" if options["adapter"] else "a Hugging Face folder",
+        )
+        if options["adapter"]:
+            export_adapter(checkpoint, options["to"])
+        else:
+            export(checkpoint, options["to"], dtype=options["dtype"])
+        print(f"{options['to']}: {kind} of {options['checkpoint']}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

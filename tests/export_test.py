@@ -59,3 +59,13 @@ def test_a_run_starts_from_a_folder_and_its_adapters_are_merged(finished, tiny, 
     same(huggingface.build(str(to)).pretrained(0), merge(checkpoint.run.model, policy))
     assert json.loads((to / "config.json").read_text())["custom"] == "kept"
     assert (to / "generation_config.json").read_text() == "{}" and (to / "model.safetensors.index.json").exists()
+    alone = tmp_path / "adapter"
+    assert export.cli([f"--checkpoint={tmp_path / 'run'}", f"--to={alone}", "--adapter"]) == 0
+    assert json.loads((alone / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    same(huggingface.build(str(base), lora={"adapter": str(alone)}).pretrained(1), policy)
+
+
+def test_adapters_that_there_are_none_of(finished, tmp_path, capsys):
+    given = [f"--checkpoint={finished}", f"--to={tmp_path / 'adapter'}", "--adapter"]
+    assert export.cli(given) == 2 and "this model has no adapters" in capsys.readouterr().err
+    assert export.cli([*given, "--dtype=float16"]) == 2 and "--dtype=float16 is not used" in capsys.readouterr().err
