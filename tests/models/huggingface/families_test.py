@@ -1,7 +1,9 @@
 """``config.json`` of every family: read, written, and refused with the name of what is not there."""
 
 import json
+import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from rlx.errors import UserError
 from rlx.models.huggingface import config_of, describe
 from rlx.models.huggingface.families import options
 from rlx.models.rope import RopeScaling, scaling_of
-from rlx.models.transformer import Config
+from rlx.models.transformer import Config, build
 from tests.models.huggingface.tiny import LLAMA3, RAW, write_config
 
 
@@ -44,6 +46,62 @@ def test_what_files_may_leave_out():
     assert (found.vocab_size, found.num_heads, found.num_kv_heads, found.head_dim) == (262_208, 8, 4, 256)
 
 
+def shape(kind, architecture, *sizes, **own):
+    names = (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads",
+    )  # fmt: skip
+    return {
+        "model_type": kind, "architectures": [f"{architecture}ForCausalLM"], **dict(zip(names, sizes, strict=True)),
+        **own,
+    }  # fmt: skip
+
+
+RELEASES = {
+    "Llama-3.1-8B": (
+        8_030_261_248,
+        shape("llama", "Llama", 128_256, 4096, 14_336, 32, 32, 8, rope_scaling={
+            "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        }, rope_theta=5e5, attention_bias=False, mlp_bias=False, pretraining_tp=1, hidden_act="silu"),
+    ),
+    "Qwen2.5-0.5B": (
+        494_032_768,
+        shape("qwen2", "Qwen2", 151_936, 896, 4864, 24, 14, 2, tie_word_embeddings=True, use_sliding_window=False,
+              sliding_window=32_768, max_window_layers=24, use_mrope=False, rope_theta=1e6),
+    ),
+    "Qwen3-8B": (
+        8_190_735_360,
+        shape("qwen3", "Qwen3", 151_936, 4096, 12_288, 36, 32, 8, head_dim=128, attention_bias=False,
+              rope_scaling=None, sliding_window=None, use_sliding_window=False, rope_theta=1e6),
+    ),
+    "gemma-2-2b": (
+        2_614_341_888,
+        shape("gemma2", "Gemma2", 256_000, 2304, 9216, 26, 8, 4, head_dim=256, attn_logit_softcapping=50.0,
+              final_logit_softcapping=30.0, query_pre_attn_scalar=256, sliding_window=4096,
+              cache_implementation="hybrid", hidden_act="gelu_pytorch_tanh", rope_theta=1e4),
+    ),
+    "gemma-3-1b": (
+        999_885_952,
+        shape("gemma3_text", "Gemma3", 262_144, 1152, 6912, 26, 4, 1, head_dim=256, attn_logit_softcapping=None,
+              final_logit_softcapping=None, sliding_window=512, sliding_window_pattern=6, rope_scaling=None,
+              rope_theta=1_000_000, rope_local_base_freq=10_000, query_pre_attn_scalar=256),
+    ),
+    "Mistral-7B-v0.1": (
+        7_241_732_096,
+        shape("mistral", "Mistral", 32_000, 4096, 14_336, 32, 32, 8, sliding_window=4096, rope_theta=1e4),
+    ),
+}  # fmt: skip
+"""Parameters of releases, as their pages count them, and what is in their ``config.json``."""
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_releases_have_as_many_parameters_as_they_say(name):
+    count, raw = RELEASES[name]
+    shapes = build(Config(**options(raw), scan_layers=True)).shapes()
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
+
+
 def test_rotary_keys_of_transformers_5():
     flat = {"rope_theta": 5e5, **LLAMA3}
     assert config("llama", rope_scaling=None, rope_theta=None, rope_parameters=flat) == config("llama")
@@ -67,6 +125,7 @@ def test_scaled_frequencies():
 
 REFUSED = {
     "architecture": ("llama", {"architectures": ["LlamaForCasualLM"]}, "'LlamaForCasualLM' .* mean 'LlamaForCausalLM'"),
+    "no name": ("llama", {"architectures": [["x"]]}, "unknown architecture"),
     "type": ("llama", {"model_type": "falcon", "architectures": ["FalconForCausalLM"]}, "Known: LlamaForCausalLM, Qw"),
     "yarn": ("qwen2", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling type 'yarn' is not supported"),
     "dynamic": ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "type 'dynamic' is not supported"),
