@@ -85,8 +85,16 @@ def _check_numbers(file: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_shapes(folder: Path) -> dict[tuple[int, str, str], tuple[int, ...]]:
-    """``{(layer, target, 'a' or 'b'): shape}`` of the tensors."""
-    return _of_file(folder, lambda file, name: tuple(file.get_slice(name).get_shape()))
+    """``{(layer, target, 'a' or 'b'): shape}`` of the tensors.
+
+    Raises:
+        UserError: the file is missing or damaged, has no tensor, or one that is no matrix.
+    """
+    found = _of_file(folder, lambda file, name: tuple(file.get_slice(name).get_shape()))
+    if not found or any(len(shape) != 2 for shape in found.values()):
+        wrong = "a tensor that is no matrix" if found else "no tensor"
+        raise UserError(f"{folder / WEIGHTS} has {wrong}: this is no adapter.")
+    return found
 
 
 def read_tensors(folder: Path) -> dict[tuple[int, str, str], np.ndarray]:
@@ -117,5 +125,7 @@ _OURS = {name: target for target, name in NAMES.items()}
 def _key(path: Path, name: str) -> tuple[int, str, str]:
     match = _TENSOR.fullmatch(name)
     if match is None or match[2] not in _OURS:
-        raise UserError(f"{path}: {name} is no adapter of {', '.join(NAMES.values())}, which are those there are.")
+        raise UserError(
+            f"{path}: {name[:120]!r} is no adapter of {', '.join(NAMES.values())}, which are those there are."
+        )
     return int(match[1]), _OURS[match[2]], match[3].lower()

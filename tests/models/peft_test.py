@@ -95,6 +95,8 @@ AT = "base_model.model.model.layers"
         ),
         ({"tensors": {f"{AT}.0.mlp.down_proj.lora_A.weight": np.ones((2, 12), "f")}}, "is not that of other layers"),
         ({"tensors": {"base_model.model.lm_head.lora_A.weight": np.ones((2, 8), "f")}}, "lm_head.* is no adapter of"),
+        ({"tensors": {f"{AT}.0.mlp.down_proj.lora_A.weight": np.ones(3, "f")}}, "a tensor that is no matrix"),
+        ({"tensors": dict.fromkeys(load_file(STORED / peft.WEIGHTS))}, "has no tensor"),
         ({"config": {"use_dora": True}}, "use_dora=True is not supported"),
         ({"config": {"modules_to_save": ["lm_head"]}}, "modules_to_save=.'lm_head'. is not supported"),
         ({"config": {"bias": "all"}}, "bias='all' is not supported"),
