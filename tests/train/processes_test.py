@@ -1,4 +1,4 @@
-"""Two processes of four devices are one run: same numbers as one process of eight, and they stop, die and go on as one."""
+"""Two processes of four devices train as one process of eight does, and stop, die and go on as one."""
 
 import json
 import signal
@@ -8,10 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlx.errors import UserError
 from rlx.report.rows import read_rows
-from rlx.train import processes
-from rlx.train.hub import Hub, Member
 from rlx.train.main import train
 from rlx.train.restore import restore
 from tests.train import processes_runs, two_processes
