@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -31,6 +32,8 @@ from rlx.train.step import check_split
 
 BY_HEAD = ("rewards", "scores", "values", "q_values", "token_rewards")
 """Arrays that a scalar head gives where they stand first in the signature of a loss."""
+AXIS = "rows"
+"""What pmap calls the devices of its axis."""
 MISMATCHED = ("policy_kl_logps", "reference_kl_logps")
 
 
@@ -46,6 +49,7 @@ class Stage(NamedTuple):
       kind: of data.
       rules: of the policies beside the trained one that the method reads.
       rollout: how the stage ``rl`` draws responses; None for the others.
+      mapped: the method, built for the axis of pmap; None with the other engine.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Stage(NamedTuple):
     kind: str
     rules: dict[str, Rule]
     rollout: RolloutSettings | None = None
+    mapped: Method | None = None
 
     @property
     def compares(self) -> str:
@@ -157,7 +162,26 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     if rollout and rollout.sync_every > 1:
         rules[policies.SAMPLER] = Rule("snapshot", every=rollout.sync_every * rollout.updates)
     data = _data(_with_task(settings), block, kind)
-    return Stage(name, block, method, optimizer, data, kind, rules, rollout)
+    return Stage(name, block, method, optimizer, data, kind, rules, rollout, _mapped(name, settings, model, mesh))
+
+
+def _mapped(name: str, settings: Settings, model: Model, mesh: Mesh) -> Method | None:
+    """The method of a stage for pmap, which splits rows over devices that each have the whole state."""
+    if settings.engine == "jit":
+        return None
+    split = [axis for axis, size in mesh.shape.items() if axis != "data" and size > 1]
+    if split:
+        raise UserError(
+            f"config.engine='pmap' splits rows over mesh.data alone: set mesh.{split[0]}=1, or config.engine='jit'."
+        )
+    if jax.process_count() > 1:
+        raise UserError(f"config.engine='pmap' goes with one process, not {jax.process_count()}: set it to 'jit'.")
+    if name != "rl":
+        return build(settings.method_of(name), axis_name=AXIS)
+    method, rollout = plan(settings, model, AXIS)
+    if rollout.evolution:
+        raise UserError("config.engine='pmap' is not used: evolution takes no gradients of a loss. Set it to 'jit'.")
+    return method
 
 
 def _check_division(name: str, block: StageSettings, rollout: RolloutSettings | None, shards: int) -> None:

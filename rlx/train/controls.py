@@ -9,6 +9,7 @@ hold is state of the method, and so saved and resumed with the run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -55,8 +56,12 @@ def _controller(quantity: str, text: str) -> signals.Signal:
         raise errors.UserError(f"{key}={text!r}: {error}.") from None
 
 
-def with_controls(method: Method, controls: Mapping[str, signals.Signal]) -> Method:
-    """The method with a term of its own for every controlled quantity."""
+def with_controls(
+    method: Method, controls: Mapping[str, signals.Signal], axis_name: numerics.AxisName = None
+) -> Method:
+    """The method with a term of its own for every controlled quantity; ``axis_name`` is that of its batch."""
+
+    measured = partial(numerics.mean, axis_name=axis_name)
 
     def init(key: Array, shapes: Any) -> tuple[PyTree, PyTree]:
         params, state = method.init(key, shapes)
@@ -65,7 +70,7 @@ def with_controls(method: Method, controls: Mapping[str, signals.Signal]) -> Met
     def prepare(batch: Batch, params: PyTree, state: PyTree, key: Array | None = None) -> tuple[Constants, PyTree]:
         constants, own = method.prepare(batch, params, state["method"], key)
         found = {
-            name: control.update(numerics.mean(_units(name, batch), where=batch["where"]), state["controls"][name])
+            name: control.update(measured(_units(name, batch), where=batch["where"]), state["controls"][name])
             for name, control in controls.items()
         }
         shared = constants.shared | {f"{name}_coefficient": value for name, (value, _) in found.items()}

@@ -37,6 +37,8 @@ class Programs(NamedTuple):
       held_out: the batches of an evaluation; called anew for each.
       speed: rates since the last row, for the progress line and ``speed.jsonl``; None measures none.
       total: from a number of this process's examples to that of all processes.
+      begin: from a plain state to what ``step`` takes (:class:`rlx.train.updates.Updates`).
+      plain: the way back, for evaluations and checkpoints.
       learnt: what the last step has learnt from, where that is not the batch it was given.
     """
 
@@ -46,6 +48,8 @@ class Programs(NamedTuple):
     speed: Callable[[], Row] | None = None
     total: Callable[[int], int] = lambda own: own
     learnt: Callable[[], HostBatch] | None = None
+    begin: Callable[[TrainState], TrainState] = lambda state: state
+    plain: Callable[[TrainState], TrainState] = lambda state: state
 
 
 class Outlets(NamedTuple):
@@ -194,6 +198,7 @@ def run_stage(
     s, row, trained = stage.settings, dict(last or {}), {}
     open_window = Window(stage.name, outlets.watch, window)
     with Progress(s.steps, done=done, label=stage.name, stream=processes.stderr()) as progress:
+        state = programs.begin(state)
         for step in range(done + 1, s.steps + 1):
             batch = next(batches)
             state, found = programs.step(state, batch)
@@ -209,7 +214,7 @@ def run_stage(
                 progress.update(step, _note(trained, rates))
             if final or _due(step, s.eval_every):
                 open_window.settle()
-                held = evaluate(partial(programs.evaluate, state), programs.held_out(), programs.total)
+                held = evaluate(partial(programs.evaluate, programs.plain(state)), programs.held_out(), programs.total)
                 if held:
                     outlets.loggers.write(step, stage.name, "eval", held)
                 row = held or row
@@ -218,14 +223,15 @@ def run_stage(
             asked = _asked(outlets, stage.name, step)
             if final or asked or _due(step, s.checkpoint_every):
                 open_window.settle()
-                outlets.save(step, state, batches.get_state(), open_window.saved(), row, final and step < s.steps)
+                plain, early = programs.plain(state), final and step < s.steps
+                outlets.save(step, plain, batches.get_state(), open_window.saved(), row, early)
             if asked:
                 raise Stopped(
                     f"{asked}: saved step {step} of the stage {stage.name!r}; the same command goes on from it."
                 )
             if final:
                 break
-    return state, row
+    return programs.plain(state), row
 
 
 def _note(row: Row, rates: Row) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from rlx.data.dataset import Dataset
 from rlx.method import Method
+from rlx.metrics import Metrics
 from rlx.models import Model
 from rlx.models.moving import moving
 from rlx.train import packing, policies, processes, reference
@@ -18,7 +18,9 @@ from rlx.train.assemble import Run, Stage
 from rlx.train.log import say
 from rlx.train.loop import HostBatch, Programs
 from rlx.train.sharding import fetch, put_batch, share
-from rlx.train.step import make_eval_step, make_score, make_train_step
+from rlx.train.state import TrainState
+from rlx.train.step import make_eval_step, make_score
+from rlx.train.updates import make_updates
 
 
 def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any, cache: Path) -> Programs:
@@ -37,35 +39,33 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
     auxiliary = {role: policy for role, policy in beside.items() if role != "reference" or not attached}
     size = stage.settings.batch_size
     shared = {"mesh": run.mesh, "prompt_length": train_set.lengths.prompt, "models": models}
-    step = make_train_step(
-        run.model,
-        stage.method,
-        stage.optimizer,
-        micro_batches=stage.settings.micro_batches,
-        rules=stage.rules,
-        guard=run.settings.guard,
-        **shared,
-    )
+    updates = make_updates(run, stage, auxiliary, models, train_set.lengths.prompt)
     evaluate = make_eval_step(run.model, stage.method, **shared)
     lay = packing.make_packer(stage.settings, stage.name, prompt_length=train_set.lengths.prompt, mesh=run.mesh)
 
     learnt: HostBatch = {}
 
-    def put(batch: HostBatch, split: str) -> dict[str, jax.Array]:
+    def read(batch: HostBatch, split: str) -> HostBatch:
         batch = reference.attach(batch, attached[split]) if attached else batch
-        batch = as_read(batch, stage.method)
-        if split == "train":
-            learnt.update(batch)
-        return put_batch(lay(batch) if split == "train" else batch, run.mesh)
+        return as_read(batch, stage.method)
+
+    def step(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
+        batch = read(batch, "train")
+        learnt.update(batch)
+        return updates.step(state, lay(batch))
+
+    def of_batch(state: TrainState, batch: HostBatch) -> Metrics:
+        placed = put_batch(read(batch, "eval"), run.mesh)
+        return evaluate(state.params, state.method_state, placed, {**auxiliary, **state.followers})
 
     return Programs(
-        lambda state, batch: step(state, put(batch, "train"), auxiliary),
-        lambda state, batch: evaluate(
-            state.params, state.method_state, put(batch, "eval"), {**auxiliary, **state.followers}
-        ),
+        step,
+        of_batch,
         lambda: held_out.batches(size, mismatched=stage.mismatched, **share(run.mesh)) if len(held_out) else (),
         total=lambda own: total_of(own, run.mesh),
         learnt=lambda: dict(learnt),
+        begin=updates.begin,
+        plain=updates.plain,
     )
 
 

@@ -17,25 +17,27 @@ from rlx.train.rollout_settings import COMPARISONS, RolloutSettings
 from rlx.train.settings import Settings
 
 
-def plan(settings: Settings, model: Model) -> tuple[Method, RolloutSettings]:
+def plan(settings: Settings, model: Model, axis_name: str | None = None) -> tuple[Method, RolloutSettings]:
     """The method, with a value head's loss and controlled terms where the config has them, and the block ``rollout``.
+
+    ``axis_name`` is the mapped axis that the batch is spread over, None without one.
 
     Raises:
       UserError: a method, a part or a model that is unknown or does not go with the rest.
     """
     rollout = settings_module.rollout(settings)
-    method = _method(settings, rollout)
+    method = _method(settings, rollout, axis_name)
     _check(settings, rollout, method)
     if rollout.shared_prefix and model.shared is None:
         raise UserError("config.rl.rollout.shared_prefix=True needs a model with Model.shared, which this one lacks.")
-    return _with_controls(_with_critic(method, rollout, model), rollout), rollout
+    return _with_controls(_with_critic(method, rollout, model), rollout, axis_name), rollout
 
 
-def _method(settings: Settings, rollout: RolloutSettings) -> Method:
+def _method(settings: Settings, rollout: RolloutSettings, axis_name: str | None) -> Method:
     """The method; that of evolution has no loss, and what stands for it is never called."""
     wanted = settings.method_of("rl")
     if not rollout.evolution:
-        return build(wanted)
+        return build(wanted, axis_name=axis_name)
     if (wanted if isinstance(wanted, str) else dict(wanted)) not in ("eggroll_update", {"name": "eggroll_update"}):
         raise UserError("config.rl.rollout.evolution goes with config.method='eggroll_update', without keywords.")
     from rlx.train.evolution import settings_of  # it stands above this module
@@ -146,9 +148,9 @@ def _with_critic(method: Method, rollout: RolloutSettings, model: Model) -> Meth
     return critic.with_critic(method, found)
 
 
-def _with_controls(method: Method, rollout: RolloutSettings) -> Method:
+def _with_controls(method: Method, rollout: RolloutSettings, axis_name: str | None) -> Method:
     """The method with the terms of the config's controllers."""
     found = controls.controllers(rollout.control)
     if found and "logprobs" not in method.needs:
         raise UserError(f"config.rl.rollout.control: {method.name} is no loss of tokens, which controllers measure.")
-    return controls.with_controls(method, found) if found else method
+    return controls.with_controls(method, found, axis_name) if found else method

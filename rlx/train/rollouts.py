@@ -8,7 +8,7 @@ the same numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,6 @@ import numpy as np
 from rlx import metrics
 from rlx.data.dataset import Dataset
 from rlx.metrics import Mean, Metrics
-from rlx.models import Model
 from rlx.models.moving import join
 from rlx.rollout import rewards
 from rlx.rollout.rewards import Reward
@@ -33,9 +32,8 @@ from rlx.train.response_metrics import mean
 from rlx.train.responses import Responses, Source, Speed
 from rlx.train.reward_models import finder
 from rlx.train.rollout_settings import RolloutSettings
-from rlx.train.sharding import put_whole
 from rlx.train.state import TrainState
-from rlx.train.step import Step, make_train_step
+from rlx.train.updates import make_updates
 
 DRAWS, ORDER, MEMORY = 1, 2, 5  # streams of random numbers of a step, beside those of rlx.train.lessons
 
@@ -55,58 +53,49 @@ def make_rollout_programs(
     models = finder(run, lengths, reward_model)
     reward = reward_of(settings, run, models)
     source, tests = (source_of(run, stage, dataset, reward) for dataset in (train_set, held_out))
-    update = update_of(run, stage, models_of_roles, source.prompt_length)
+    updates = make_updates(run, stage, beside, models_of_roles, source.prompt_length)
     lay = packing.make_packer(stage.settings, stage.name, prompt_length=source.prompt_length, mesh=run.mesh)
     lessons = Lessons(run, stage, source.prompt_length, tempered.make(run, stage, train_set, reward), models)
     speed, memory = Speed(), Memory(stage)
     learnt: HostBatch = {}
 
     def step(state: TrainState, batch: HostBatch) -> tuple[TrainState, Metrics]:
-        key = jax.device_get(jax.random.fold_in(state.key, state.step))  # what the host draws, every process draws
+        own = updates.plain(state._replace(opt_state=()))  # which nobody reads here
+        key = jax.device_get(jax.random.fold_in(own.key, own.step))  # what the host draws, every process draws
         began = time.perf_counter()
-        policy = jax.block_until_ready(sampler_of(state))
+        policy = jax.block_until_ready(sampler_of(own))
         ready = time.perf_counter()
-        held = jax.device_get(state.memory)
+        held = jax.device_get(own.memory)
         asked = memory.ask(held, batch)
         drawn = source.collect(policy, asked, jax.random.fold_in(key, DRAWS), group=settings.group)
         speed.add(drawn.tokens, time.perf_counter() - ready, ready - began)
-        whole, found = lessons(state.params["policy"], batch, drawn.batch, key)
-        place = jax.random.fold_in(key, MEMORY), int(state.step)
+        whole, found = lessons(own.params["policy"], batch, drawn.batch, key)
+        place = jax.random.fold_in(key, MEMORY), int(own.step)
         whole, held, remembered = memory.learn(held, batch, drawn.batch, whole, *place)
-        found = drawn.metrics | found | remembered | {"staleness": staleness(state, settings)}
+        found = drawn.metrics | found | remembered | {"staleness": staleness(own, settings)}
         began, state = time.perf_counter(), state._replace(memory={})  # no update reads it
         for rows in minibatches(len(whole["tokens"]), settings, jax.random.fold_in(key, ORDER)):
-            piece = {name: array[rows] for name, array in whole.items()}
-            state, of_update = update(state, put_whole(lay(piece), run.mesh), beside)
+            state, of_update = updates.step(state, lay({name: array[rows] for name, array in whole.items()}))
             found = metrics.merge(found, of_update)
         speed.add(0, 0.0, time.perf_counter() - began)
         learnt.update(whole)
         return state._replace(memory=held), found
 
-    return Programs(step, evaluation(tests), held_out_batches(held_out, stage), speed.take, learnt=lambda: dict(learnt))
+    return Programs(
+        step,
+        evaluation(tests),
+        held_out_batches(held_out, stage),
+        speed.take,
+        learnt=lambda: dict(learnt),
+        begin=updates.begin,
+        plain=updates.plain,
+    )
 
 
 def sampler_of(state: TrainState) -> Any:
     """The policy that draws: one that follows, where the stage has it, and its own."""
     policy = state.params["policy"]
     return join(state.followers[SAMPLER], policy) if SAMPLER in state.followers else policy
-
-
-def update_of(run: Run, stage: Stage, models: Mapping[str, Model], prompt_length: int) -> Step:
-    """The optimiser step of a stage; ``models`` of the roles that have one of their own."""
-    assert stage.rollout is not None  # a stage of this kind
-    return make_train_step(
-        run.model,
-        stage.method,
-        stage.optimizer,
-        mesh=run.mesh,
-        prompt_length=prompt_length,
-        micro_batches=stage.settings.micro_batches,
-        rules=stage.rules,
-        models=models,
-        shared_prefix=stage.rollout.shared_prefix,
-        guard=run.settings.guard,
-    )
 
 
 def evaluation(source: Source) -> Callable[[TrainState, HostBatch], Metrics]:

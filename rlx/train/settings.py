@@ -14,6 +14,7 @@ from rlx.train.rollout_settings import RolloutSettings
 
 STAGES = ("sft", "reward", "preference", "rl")
 """The stages in the order in which they may run."""
+ENGINES = ("jit", "pmap")
 REFERENCES = ("auto", "cached", "on_the_fly")
 
 
@@ -67,6 +68,8 @@ class Settings:
         ``environment`` in the place of ``name``: of several turns (:mod:`rlx.rollout.environments`).
       seed: of parameters, data order, split and random numbers.
       mesh: see :func:`rlx.train.sharding.make_mesh`.
+      engine: of the updates: ``jit``, one program on the mesh; ``pmap`` over ``mesh.data`` devices that each have the
+        whole state, to the same numbers.
       reference: ``cached`` computes the reference log-probabilities once, ``on_the_fly`` in every step, and ``auto``
         caches where examples are used more than once. A method without a reference takes ``auto`` alone.
       start: a run directory, or a checkpoint of it, whose policy the first stage starts from; None: from new weights.
@@ -88,6 +91,7 @@ class Settings:
     method: Mapping[str, Any] | str | None = None
     seed: int = 0
     mesh: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    engine: str = "jit"
     reference: str = "auto"
     start: str | None = None
     policies: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -132,6 +136,7 @@ def check(config: Mapping[str, Any]) -> Settings:
         _check_use(settings, name)
     _check_method(settings)
     _check_methods_before(settings)
+    choice("engine", settings.engine, ENGINES)
     choice("reference", settings.reference, REFERENCES)
     _check_on_nan(settings)
     integers("config", settings, {"seed": 0, "keep": 1, "max_skips": 1})

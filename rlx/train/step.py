@@ -5,7 +5,7 @@ division comes once, after the global sum. What couples the batch is computed by
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -80,20 +80,23 @@ def make_pmap_step(
     micro_batches: int = 1,
     rules: Mapping[str, policies.Rule] | None = None,
     models: Mapping[str, Model] | None = None,
+    shared_prefix: bool = False,
     guard: Guard | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Step:
     """The same step under ``jax.pmap``: state and auxiliary replicated, batch arrays ``[devices, rows, ...]``.
 
-    ``method`` must be built for the axis: ``rlx.build(config, axis_name=axis_name)``.
+    ``method`` must be built for the axis: ``rlx.build(config, axis_name=axis_name)``. ``devices`` are the first ones
+    unless given.
     """
     check_split(method, micro_batches)
-    forward = Forward(model, prompt_length=prompt_length, models=models)
+    forward = Forward(model, prompt_length=prompt_length, models=models, shared_prefix=shared_prefix)
 
     def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
         check_rows(batch, micro_batches)
         return _step(forward, method, optimizer, micro_batches, rules or {}, axis_name, guard, state, batch, auxiliary)
 
-    return jax.pmap(step, axis_name=axis_name, donate_argnums=0)
+    return jax.pmap(step, axis_name=axis_name, donate_argnums=0, devices=devices)
 
 
 def check_split(method: Method, micro_batches: int) -> None:

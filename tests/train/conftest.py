@@ -9,7 +9,7 @@ import pytest
 
 from rlx import models
 from rlx.report.rows import read_rows
-from rlx.train import assemble, rollouts, trainer
+from rlx.train import assemble, trainer, updates
 from rlx.train.interrupts import Stopped
 from rlx.train.main import train
 from rlx.train.restore import restore
@@ -31,9 +31,9 @@ def recorded():
     """``(config, folder) -> batches``: trains, and keeps what the updates of the stage ``rl`` learn from."""
 
     def run(config, folder):
-        learnt, put = [], rollouts.put_whole
+        learnt, put = [], updates.put_whole
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rollouts, "put_whole", lambda batch, mesh: learnt.append(dict(batch)) or put(batch, mesh))
+            patch.setattr(updates, "put_whole", lambda batch, mesh: learnt.append(dict(batch)) or put(batch, mesh))
             train(config, folder)
         return learnt
 

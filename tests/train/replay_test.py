@@ -7,7 +7,7 @@ import pytest
 from configs import rl
 from rlx.errors import UserError
 from rlx.report.rows import read_rows
-from rlx.train import rollouts
+from rlx.train import updates
 from rlx.train.assemble import assemble
 from rlx.train.interrupts import Stopped
 from rlx.train.main import train
@@ -128,13 +128,13 @@ def test_a_stopped_run_goes_on_with_the_same_buffer(tmp_path, whole, moment):
 
 
 def test_a_replayed_prompt_keeps_what_it_was_drawn_with(tmp_path, monkeypatch):
-    learnt, put = [], rollouts.put_whole
+    learnt, put = [], updates.put_whole
 
     def watched(batch, mesh):
         learnt.append({name: np.array(array) for name, array in batch.items()})
         return put(batch, mesh)
 
-    monkeypatch.setattr(rollouts, "put_whole", watched)
+    monkeypatch.setattr(updates, "put_whole", watched)
     train(config(steps=4), tmp_path)
     replayed = [round(4 * row["replayed"]) for row in trained(tmp_path)]
     assert sum(replayed) > 0

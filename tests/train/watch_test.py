@@ -9,7 +9,8 @@ from configs import rl
 from rlx.errors import UserError
 from rlx.metrics import Mean
 from rlx.report.rows import read_rows
-from rlx.train import programs, rollouts
+from rlx.train import programs
+from rlx.train import updates as updates_module
 from rlx.train.main import train
 from rlx.train.settings import check
 from rlx.train.watch import MOST, Watch
@@ -125,14 +126,14 @@ def test_an_update_of_a_rollout_is_skipped_alone(tmp_path, one_model, monkeypatc
     del config["sft"]
     config["rl"] |= {"steps": 2, "log_every": 1, "eval_every": 0}
     config["rl"]["rollout"] |= {"minibatches": 2}
-    put, updates = rollouts.put_whole, []
+    put, updates = updates_module.put_whole, []
 
     def poisoned(batch, mesh):
         updates.append(1)
         bad = len(updates) == 2
         return put(batch | ({"old_logprobs": np.full_like(batch["old_logprobs"], np.nan)} if bad else {}), mesh)
 
-    monkeypatch.setattr(rollouts, "put_whole", poisoned)
+    monkeypatch.setattr(updates_module, "put_whole", poisoned)
     train(config, tmp_path)
     rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if row["split"] == "train"]
     assert [row["skipped"] for row in rows] == [0.5, 0.0] and np.isfinite(rows[0]["loss"])
