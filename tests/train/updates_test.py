@@ -24,7 +24,7 @@ def dpo(**changes):
 
 
 def clip_cov(**changes):
-    """Tokens chosen in the whole batch, values, a controlled coefficient, two updates a step, one prompt for its group."""
+    """Tokens chosen in the whole batch, a critic, a controller, two updates a step, one prompt for its group."""
     config = processes_runs.grpo(mesh=MESH, **changes)
     config["model"] |= {"head": "scalar"}
     config["rl"] |= {"steps": 1, "eval_every": 1}
