@@ -69,7 +69,10 @@ MODELS: dict[str, dict[str, Any]] = {
     | {"vocab_size": 512, "hidden_size": 256, "num_layers": 2, "num_heads": 8, "head_dim": 32, "num_kv_heads": 4}
     | {"intermediate_size": 512},
 }
-"""Shapes as published: Llama 3.2 1B, Llama 3.1 8B, Qwen3 8B; ``tiny`` is that of the smoke test."""
+ADAPTERS = {"param_dtype": "bfloat16", "lora": {"rank": 16, "alpha": 32, "targets": "all-linear"}}
+MODELS["llama_8b_lora"] = MODELS["llama_8b"] | ADAPTERS
+"""Shapes as published: Llama 3.2 1B, Llama 3.1 8B, Qwen3 8B; ``tiny`` is that of the smoke test; ``llama_8b_lora`` has
+a bfloat16 base and float32 adapters on every linear map."""
 METHODS = {"dpo": 2, "grpo": 8}
 """Name -> responses in a row."""
 MESHES = {
@@ -167,13 +170,14 @@ def operations(model: Mapping[str, Any], sequences: int, prompt: int, response: 
 
     A weight takes 2 operations a token forward, as much again where the layer is recomputed, 4 backward, and 2 of the
     reference; the head the same of response tokens; attention those of causal scores and their products with values.
+    With adapters, whose own are left out, there are 2 backward: the base has no gradient.
     """
     length, width, heads = prompt + response, model["hidden_size"], model["num_heads"] * model["head_dim"]
     kv = model["num_kv_heads"] * model["head_dim"]
     layer = width * (2 * heads + 2 * kv) + 3 * width * model["intermediate_size"]
     weights = model["num_layers"] * layer * length + width * model["vocab_size"] * response
     attention = model["num_layers"] * 2 * heads * length * length / 2
-    return sequences * (10 * weights + 12 * attention)
+    return sequences * ((8 if model.get("lora") else 10) * weights + 12 * attention)
 
 
 def row_of(c: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ import rlx
 from experiments.scale_plan_collectives import collectives
 from rlx import models
 from rlx.method import Method, Shapes
+from rlx.models.moving import moving
 from rlx.train import policies, sharding, state, step
 
 METHODS: dict[str, Any] = {"dpo": "dpo", "grpo": {"name": "grpo", "kl": "k3(0.04)"}}
@@ -90,7 +91,7 @@ def compile_case(case: dict[str, Any]) -> dict[str, Any]:
     model, method, optimizer = models.build(case["model"]), rlx.build(METHODS[case["method"]]), optax.adamw(1e-6)
     blank = state.blank_state(model, method, optimizer, Shapes(model.hidden_size, model.vocab_size), mesh=mesh)
     on_the_fly = case["reference"] == "on the fly"
-    auxiliary = {"reference": blank.params["policy"]} if on_the_fly else {}
+    auxiliary = {"reference": moving(model, blank.params["policy"])} if on_the_fly else {}
     rules = {"reference": policies.Rule()}
     began = time.perf_counter()
     options = {"prompt_length": case["prompt"], "micro_batches": case["micro_batches"], "rules": rules}

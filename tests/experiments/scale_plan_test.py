@@ -108,3 +108,5 @@ def test_operations_count_every_weight():
     embedding = shape["vocab_size"] * shape["hidden_size"]
     norms = 2 * shape["num_layers"] * shape["hidden_size"]  # stacked over layers, and so of two dimensions
     np.testing.assert_allclose(once, 10 * (weights - embedding - norms), rtol=1e-4)
+    adapted = scale_plan.operations(scale_plan.MODELS["llama_8b_lora"], 1, 0, 1)
+    np.testing.assert_allclose(adapted / once, 0.8, rtol=1e-4)  # a frozen weight has no gradient
