@@ -162,20 +162,46 @@ def read_row(data: Any, number: int) -> dict:
 
 
 class TfdsSource:
-    """A prepared TFDS dataset (array_record), read by number. Rows are parsed when they are read."""
+    """A prepared TFDS dataset (array_record), read by number. Rows are parsed when they are read.
+
+    Reading one that has vanished or been damaged since raises a ``UserError`` with the ``remedy``.
+    """
 
     def __init__(
-        self, split: Any, parser: Parser, format: str, content: str, metadata: dict, rows: np.ndarray | None = None
+        self,
+        split: Any,
+        parser: Parser,
+        format: str,
+        content: str,
+        metadata: dict,
+        rows: np.ndarray | None = None,
+        remedy: str = "put the dataset back as it was",
     ):
         self.split, self.parser, self.format, self.content, self.rows = split, parser, format, content, rows
         self.max_candidates, self.skipped = metadata["max_candidates"], metadata["skipped"]
         self.reasons: Sequence[str] = metadata["reasons"]
+        self.remedy = remedy
 
     def __len__(self) -> int:
-        return len(self.split) if self.rows is None else len(self.rows)
+        with _undamaged("the prepared data", self.remedy):
+            return len(self.split) if self.rows is None else len(self.rows)
 
     def __getitem__(self, index: int) -> Record:
-        return self.parser(read_row(self.split, index if self.rows is None else int(self.rows[index])))
+        number = index if self.rows is None else int(self.rows[index])
+        with _undamaged(f"row {number} of the prepared data", self.remedy):
+            return self.parser(read_row(self.split, number))
+
+
+@contextlib.contextmanager
+def _undamaged(what: str, remedy: str) -> Iterator[None]:
+    """All rows could be read once: one that cannot has changed since, and libraries say so in many ways."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what} cannot be read any more ({first}): {remedy}.") from None
 
 
 def prepare_jsonl(
@@ -265,9 +291,11 @@ def _open_prepared(folder: Path, parser: Parser, content: str) -> TfdsSource:
     if not found:
         raise UserError(f"data.cache_dir: {folder} is not a prepared dataset; delete it and run again.")
     builder: Any = tfds.builder_from_directory(str(found[0].parent))
-    metadata = json.loads((found[0].parent / "metadata.json").read_text())
-    split = builder.as_data_source(split="train")
-    return TfdsSource(split, stored_parser(parser), parser.format, content, metadata)
+    remedy = f"delete {folder}, and the same command prepares them again"
+    with _undamaged("the prepared data", remedy):
+        metadata = json.loads((found[0].parent / "metadata.json").read_text())
+        split = builder.as_data_source(split="train")
+    return TfdsSource(split, stored_parser(parser), parser.format, content, metadata, remedy=remedy)
 
 
 def open_tfds(

@@ -12,6 +12,7 @@ import numpy as np
 
 from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError, close_matches
+from rlx.rollout.calls import Calls
 from rlx.rollout.imports import by_name, check_options
 from rlx.rollout.tasks.example import Example
 from rlx.rollout.verifiers import Response, Scorer
@@ -95,6 +96,7 @@ class Reward:
         clip: lowest and highest total, or None.
         tokenizer: for verifiers that read something else than the responses are.
         models: finds learned models.
+        calls: how verifiers by import path are called, see ``Scorer``.
 
     Raises:
         UserError: an unknown name, key or option, with close matches, or no component that is added.
@@ -110,8 +112,9 @@ class Reward:
         clip: Sequence[float] | None = None,
         tokenizer: Tokenizer | None = None,
         models: Models | None = None,
+        calls: Calls | None = None,
     ):
-        self.parts = {name: _part(name, value, tokenizer, models) for name, value in components.items()}
+        self.parts = {name: _part(name, value, tokenizer, models, calls) for name, value in components.items()}
         if all(part.gate or part.is_penalty for part in self.parts.values()):
             raise UserError("reward.components needs a verifier that is no gate: there is nothing to add up.")
         if clip is not None and (len(clip) != 2 or not clip[0] <= clip[1]):
@@ -159,7 +162,12 @@ class Reward:
         return sum(part.score.failures for part in self.parts.values() if isinstance(part.score, Scorer))
 
 
-def build(config: Mapping[str, Any], tokenizer: Tokenizer | None = None, models: Models | None = None) -> Reward:
+def build(
+    config: Mapping[str, Any],
+    tokenizer: Tokenizer | None = None,
+    models: Models | None = None,
+    calls: Calls | None = None,
+) -> Reward:
     """Returns the reward of a config: ``components`` and ``clip`` of ``Reward``, or a single ``verifier``.
 
     >>> build({"verifier": "exact"})([["5"]], [Example("2+3", "5")]).report()
@@ -173,14 +181,16 @@ def build(config: Mapping[str, Any], tokenizer: Tokenizer | None = None, models:
         raise UserError("reward needs either a verifier or components.")
     verifier = config.get("verifier")
     components = config["components"] if verifier is None else {_name(verifier): verifier}
-    return Reward(components, config.get("clip"), tokenizer, models)
+    return Reward(components, config.get("clip"), tokenizer, models, calls)
 
 
 def _name(verifier: Any) -> str:
     return verifier.rpartition(":")[2] if isinstance(verifier, str) else getattr(verifier, "__name__", "verifier")
 
 
-def _part(name: str, value: Any, tokenizer: Tokenizer | None, models: Models | None) -> _Part:
+def _part(
+    name: str, value: Any, tokenizer: Tokenizer | None, models: Models | None, calls: Calls | None = None
+) -> _Part:
     given = dict(value) if hasattr(value, "keys") else {"verifier": value}
     owner = f"reward.components.{name}"
     for key in given:
@@ -202,7 +212,7 @@ def _part(name: str, value: Any, tokenizer: Tokenizer | None, models: Models | N
         if models is None:
             raise UserError(f"{owner}: a learned model scores in a run alone, which has the model's tokens.")
         return _Part(models(given["model"], **options), weight, gate, given.get("threshold"), {}, False)
-    scorer = Scorer(given["verifier"], tokenizer, options)
+    scorer = Scorer(given["verifier"], tokenizer, options, calls)
     return _Part(scorer, weight, gate, given.get("threshold"), {}, False)
 
 

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from rlx.data.tokenizers import Tokenizer
 from rlx.errors import UserError
 from rlx.rollout import answers
 from rlx.rollout.arithmetic import NotArithmetic, evaluate, literals
+from rlx.rollout.calls import Caller, Calls
 from rlx.rollout.imports import by_name, check_options
 from rlx.rollout.tasks.example import Example
 from rlx.rollout.tasks.graphs import is_path
 from rlx.rollout.tasks.sentiment import sentiment
+from rlx.rollout.worker import Failure
 
 Verifier = Callable[..., float]
 Response = str | Sequence[int] | np.ndarray
@@ -123,6 +126,7 @@ class Scorer:
         verifier: a name of ``VERIFIERS``, an import path ``"package.module:function"``, or a function.
         tokenizer: for responses that are given as ids to a verifier that reads text, or the other way around.
         options: further keywords of the verifier.
+        calls: how functions by import path are called; None: once, and one that raises costs its response the reward.
 
     Attributes:
         failures: how many responses could not be scored so far; the first one was warned of.
@@ -138,7 +142,13 @@ class Scorer:
     rlx.errors.UserError: unknown verifier 'gsm8'; verifiers are [...] or 'module:function'. Did you mean 'gsm8k'?
     """
 
-    def __init__(self, verifier: Any, tokenizer: Tokenizer | None = None, options: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        verifier: Any,
+        tokenizer: Tokenizer | None = None,
+        options: Mapping[str, Any] | None = None,
+        calls: Calls | None = None,
+    ):
         self.verify: Verifier = by_name(verifier, VERIFIERS, "verifier")
         self.name = verifier if isinstance(verifier, str) else getattr(verifier, "__name__", type(verifier).__name__)
         self.options, self.tokenizer = dict(options or {}), tokenizer
@@ -146,6 +156,9 @@ class Scorer:
         self.failures, self.first_failure = 0, ""
         if self.options:
             check_options(self.verify, self.options, f"verifier {self.name!r}")
+        self.stop, self.call = False, partial(self.verify, **self.options)
+        if calls is not None and isinstance(verifier, str) and verifier not in VERIFIERS:
+            self.stop, self.call = calls.stop, Caller(verifier, self.verify, self.options, calls)
 
     def __call__(
         self,
@@ -158,7 +171,8 @@ class Scorer:
         ``where [P]`` marks real examples: the responses to others get 0, and no verifier sees them.
 
         Raises:
-            UserError: another number of examples than of responses, or ids without a tokenizer.
+            UserError: another number of examples than of responses, ids without a tokenizer, or a function whose calls
+                have all failed.
         """
         if len(responses) != len(examples):
             raise UserError(f"got responses to {len(responses)} prompts, and {len(examples)} examples.")
@@ -182,7 +196,14 @@ class Scorer:
 
     def _score(self, response: Any, example: Example, place: tuple[int, int]) -> float:
         try:
-            reward = float(self.verify(response, example, **self.options))
+            reward = float(self.call(response, example))
+        except Failure as failure:
+            if self.stop:
+                raise UserError(
+                    f"verifier {self.name!r} {failure}, at {self._place(response, example, place)}. Mend it, or let "
+                    "such responses have the reward 0: config.rl.rollout.on_reward_error='zero'."
+                ) from None
+            return self._failed(str(failure), response, example, place)
         except Exception as error:  # a user's function may raise anything
             return self._failed(f"raised {type(error).__name__}: {error}", response, example, place)
         if not (math.isfinite(reward) and 0 <= reward <= 1):
@@ -192,13 +213,16 @@ class Scorer:
     def _failed(self, problem: str, response: Any, example: Example, place: tuple[int, int]) -> float:
         self.failures += 1
         if self.failures == 1:
-            where = example.info.get("place", f"prompt {place[0]} of the batch")
             self.first_failure = (
-                f"verifier {self.name!r} {problem}, at {where}, response {place[1]}: prompt {example.prompt[:60]!r}, "
-                f"response {str(response)[:60]!r}. Its reward is 0; later failures are counted, not shown."
+                f"verifier {self.name!r} {problem}, at {self._place(response, example, place)}. Its reward is 0; later "
+                "failures are counted, not shown."
             )
             warnings.warn(self.first_failure, RuntimeWarning, stacklevel=4)
         return 0.0
+
+    def _place(self, response: Any, example: Example, place: tuple[int, int]) -> str:
+        where = example.info.get("place", f"prompt {place[0]} of the batch")
+        return f"{where}, response {place[1]}: prompt {example.prompt[:60]!r}, response {str(response)[:60]!r}"
 
 
 def _reads(verify: Verifier) -> str:

@@ -111,7 +111,8 @@ class Responses:
         if self.examples is not None:
             return self.examples[row]
         record = self.dataset.source[row]
-        return Example(str(record.prompt), str(record.responses[0]) if record.responses else "")
+        answer = str(record.responses[0]) if record.responses else ""
+        return Example(str(record.prompt), answer, {"place": f"row {row} of the data"})
 
 
 def batch_of(tokenizer: Tokenizer, reads: Collection[str], batch: HostBatch, drawn: Drawn, found: Rewards) -> HostBatch:

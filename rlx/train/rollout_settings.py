@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlx.errors import UserError, close_matches
+from rlx.rollout.calls import Calls
 from rlx.train import rollout_parts
 from rlx.train.blocks import block_of, choice, integers
 
@@ -43,6 +45,10 @@ class RolloutSettings:
       verifier: what rewards a response, by name or as ``module:function``; None: that of the task, or ``exact``.
       reward: a composed reward in the place of ``verifier``, see :func:`rlx.rollout.rewards.build`; its first component
         says what is correct.
+      retries: further calls of a reward function (``module:function``) that raises, hangs or ends its process.
+      pause_s: seconds before the first of them, doubled before each next one.
+      timeout_s: seconds that a call of it may take, in a process of its own; None: in this one, as long as it takes.
+      on_reward_error: ``stop`` or ``zero``, its reward, when all calls have failed.
       preference: what compares responses, for methods that read pairs, win rates or preferences: their rewards, by
         ``order`` or ``bradley_terry`` (:data:`COMPARISONS`), or a learned model: ``reward``, that of the stage
         before, or a run directory.
@@ -79,6 +85,10 @@ class RolloutSettings:
     advantage: str = "grpo"
     verifier: str | None = None
     reward: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    retries: int = 2
+    pause_s: float = 1.0
+    timeout_s: float | None = None
+    on_reward_error: str = "stop"
     preference: str = "order"
     evolution: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     control: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -95,6 +105,11 @@ class RolloutSettings:
     def updates(self) -> int:
         """Optimiser steps of a batch of prompts."""
         return self.epochs * self.minibatches
+
+    @property
+    def calls(self) -> Calls:
+        """How reward functions of a user's module are called."""
+        return Calls(self.retries, self.pause_s, self.timeout_s, self.on_reward_error == "stop")
 
     def verifier_of(self, task: Mapping[str, Any]) -> str:
         """The verifier, that of a task where the config names none."""
@@ -117,12 +132,23 @@ def check(block: Mapping[str, Any], task: Mapping[str, Any], batch_size: int) ->
         raise UserError(f"config.rl.rollout.keep={found.keep} is more than config.rl.batch_size.")
     if found.reward and found.verifier is not None:
         raise UserError("config.rl.rollout has both reward and verifier: name the verifier as a component of reward.")
+    _check_calls(found)
     _check_engine(found)
     _check_forks(found)
     rollout_parts.check(found, task)
     _check_episodes(task, found)
     _check_evolution(found)
     return found
+
+
+def _check_calls(found: RolloutSettings) -> None:
+    integers("config.rl.rollout", found, {"retries": 0})
+    choice("rl.rollout.on_reward_error", found.on_reward_error, ("stop", "zero"))
+    for key, low in (("pause_s", "at least"), ("timeout_s", "more than")):
+        value = getattr(found, key)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not (number and (value > 0 or (value == 0 and key == "pause_s"))):
+            raise UserError(f"config.rl.rollout.{key} must be a number of {low} 0, not {value!r}.")
 
 
 def _check_engine(found: RolloutSettings) -> None:
@@ -169,7 +195,7 @@ def _check_episodes(task: Mapping[str, Any], found: RolloutSettings) -> None:
         unused, why = {"observation_tokens", "turns", "matching"}, "config.task names no environment"
     else:
         unused, why = (
-            {"reward", "verifier", "forks", "stop", "buckets"},
+            {"reward", "verifier", "timeout_s", "forks", "stop", "buckets"},
             "the environment rewards each action itself, and says where it ends",
         )
         if found.observation_tokens is None:

@@ -131,7 +131,7 @@ def staleness(state: TrainState, settings: RolloutSettings) -> Mean:
 def reward_of(settings: RolloutSettings, run: Run, models: rewards.Models) -> Reward:
     """The composed reward of a config, or the verifier of its task."""
     config = settings.reward or {"verifier": settings.verifier_of(run.settings.task)}
-    return rewards.build(config, run.tokenizer, models)
+    return rewards.build(config, run.tokenizer, models, settings.calls)
 
 
 def minibatches(size: int, settings: RolloutSettings, key: jax.Array) -> Sequence[np.ndarray]:

@@ -21,8 +21,11 @@ from rlx.train.storage import StorageError, writing
 CONFIG, METRICS, RESULT, CHECKPOINTS = "config.json", "metrics.jsonl", "result.json", "checkpoints"
 SPEED = "speed.jsonl"
 CACHE = Path(".cache", "jax")
-HARMLESS = ("log_every", "eval_every", "checkpoint_every", "keep", "checksums", "loggers")
-"""Last words of the keys that may change between two calls: they decide what is written, not what is learned."""
+OF_OUTPUT = ("log_every", "eval_every", "checkpoint_every", "keep", "checksums", "loggers")
+OF_FAULTS = ("max_skips", "retries", "pause_s", "timeout_s")
+HARMLESS = (*OF_OUTPUT, *OF_FAULTS)
+"""Last words of the keys that may change between two calls: they decide what is written and what is waited for, not what
+is learned."""
 WHERE = ("mesh", "engine")
 """First words of the keys that say where a run computes, not what: it may go on elsewhere, to the same numbers but for
 the rounding of sums in another order."""
