@@ -118,7 +118,7 @@ def _set(config: ConfigDict, key: str, value: Any, parse: bool) -> None:
         if not isinstance(block, ConfigDict):
             raise UserError(f"{name} is the value {block!r}, not a block: it has no key '{last}'.")
     full = f"{name}.{last}"
-    if last not in block and _is_open(name):
+    if last not in block and (_is_open(name) or key in OF_ANY_RUN):
         block[last] = _literal(value) if parse else value
         return
     _require(block, last, name)
@@ -135,6 +135,10 @@ def _set(config: ConfigDict, key: str, value: Any, parse: bool) -> None:
 def _is_open(name: str) -> bool:
     """Whether a block, ``config.<dotted name>``, takes keys that it does not list."""
     return any(f"{name}.".startswith(f"config.{block}.") for block in OPEN_WITHIN)
+
+
+OF_ANY_RUN = ("on_nan", "explode", "max_skips", "checksums")
+"""Keys of a config that need not be listed: what a run does about faults."""
 
 
 def _set_block(config: ConfigDict, block: ConfigDict, key: str, value: Any, parse: bool) -> None:

@@ -258,6 +258,11 @@ def test_a_stage_takes_a_block_that_the_file_does_not_list(config):
     assert "config.sft has no key 'pack'" in message(configs.override, config, {"sft.pack.multiple": "8"})
 
 
+def test_what_a_run_does_about_faults_need_not_be_listed(config):
+    found = configs.override(config, {"explode": "1e3", "checksums": "false", "on_nan": "skip"}, parse=True)
+    assert (found.explode, found.checksums, found.on_nan) == (1000.0, False, "skip")
+
+
 def test_long_values_are_shown_where_they_begin_to_differ():
     records = [{"prompt": "p" * 200, "responses": ["a", "b" * 300]} for _ in range(50)]
     other = [dict(record) for record in records]

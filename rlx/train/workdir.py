@@ -24,8 +24,8 @@ CACHE = Path(".cache", "jax")
 OF_OUTPUT = ("log_every", "eval_every", "checkpoint_every", "keep", "checksums", "loggers")
 OF_FAULTS = ("max_skips", "retries", "pause_s", "timeout_s")
 HARMLESS = (*OF_OUTPUT, *OF_FAULTS)
-"""Last words of the keys that may change between two calls: they decide what is written and what is waited for, not what
-is learned."""
+"""Last words of the keys that may change between two calls: they decide what is written and what is waited for, not
+what is learned."""
 WHERE = ("mesh", "engine")
 """First words of the keys that say where a run computes, not what: it may go on elsewhere, to the same numbers but for
 the rounding of sums in another order."""

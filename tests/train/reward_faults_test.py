@@ -1,6 +1,7 @@
 """A reward function that fails in a run: the run stops by its name, and goes on to the same numbers afterwards."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def digits(response, example, *, folder):
 
 
 def config(folder, **rollout):
-    found = rl.get_config("grpo,smoke").to_dict() | {"stages": ("rl",)}
+    found: dict[str, Any] = {**rl.get_config("grpo,smoke").to_dict(), "stages": ("rl",)}
     del found["sft"]
     found["data"]["eval_fraction"] = 0.0
     found["rl"] |= {"steps": 2, "log_every": 1, "eval_every": 0, "checkpoint_every": 1}
