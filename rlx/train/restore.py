@@ -14,7 +14,7 @@ from rlx.train.checkpoint import Checkpoints, Damaged
 from rlx.train.kept import kept_policy, restore_state
 from rlx.train.log import say
 from rlx.train.state import TrainState
-from rlx.train.trainer import REFERENCE, make_state
+from rlx.train.trainer import REFERENCE, make_blank
 from rlx.train.workdir import CACHE, CHECKPOINTS, CONFIG, use_compilation_cache
 
 
@@ -58,7 +58,7 @@ def restore(path: str | os.PathLike[str]) -> Restored:
         try:
             notes = checkpoints.notes(number)
             stage = _stage_of(run, folder, notes["stage"], f"--checkpoint={path}")
-            like = make_state(run, stage, notes["examples"])
+            like = make_blank(run, stage, notes["examples"])
             state, held = restore_state(run.model, checkpoints, number, like), None
             break
         except Damaged as error:

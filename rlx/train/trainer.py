@@ -30,7 +30,7 @@ from rlx.train.loop import Outlets, Programs, Row, run_stage
 from rlx.train.moved import part_of
 from rlx.train.programs import make_programs
 from rlx.train.sharding import lay, share
-from rlx.train.state import TrainState, create_state, moving_params
+from rlx.train.state import TrainState, blank_state, create_state, moving_params
 from rlx.train.watch import Watch, Watching
 from rlx.train.workdir import CHECKPOINTS, METRICS, SPEED, Workdir, versions
 
@@ -104,13 +104,14 @@ class Trainer:
     def _stage(self, stage: Stage, loggers: Loggers, policy: Any, notes: dict[str, Any] | None) -> TrainState:
         """Runs a stage from its start, or from the checkpoint that ``notes`` belong to."""
         train_set, held_out = self.group.first(lambda: load_data(self.plan, stage, self.folder.path))
-        state = make_state(self.plan, stage, len(train_set), policy)
         if notes is None:
+            state = make_state(self.plan, stage, len(train_set), policy)
             self._keep_start(stage, state)
             held, left = self._new_reference(stage, state), {}
         else:
             assert self.newest is not None  # the notes are its own
-            state = restore_state(self.plan.model, self.checkpoints, self.newest, state)
+            like = make_blank(self.plan, stage, len(train_set))
+            state = restore_state(self.plan.model, self.checkpoints, self.newest, like)
             held = self._saved_reference(stage, state)
             done = stage.settings.steps if notes["ended"] else notes["step"]
             left = {"done": done, "window": notes["window"], "last": notes["results"][stage.name]}
@@ -297,18 +298,20 @@ def load_data(run: Run, stage: Stage, folder: Path) -> tuple[Dataset, Dataset]:
 
 def make_state(run: Run, stage: Stage, examples: int, policy: Any = None) -> TrainState:
     """A fresh state of a stage."""
+    parts, rest = _parts_of(run, stage, examples)
+    return create_state(*parts, **rest, seed=run.settings.seed, policy=policy)
+
+
+def make_blank(run: Run, stage: Stage, examples: int) -> TrainState:
+    """What a checkpoint of a stage is read into: shapes and places, no array."""
+    parts, rest = _parts_of(run, stage, examples)
+    return blank_state(*parts, **rest)
+
+
+def _parts_of(run: Run, stage: Stage, examples: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     shapes = Shapes(run.model.hidden_size, run.model.vocab_size, examples)
-    return create_state(
-        run.model,
-        stage.method,
-        stage.optimizer,
-        shapes,
-        seed=run.settings.seed,
-        mesh=run.mesh,
-        policy=policy,
-        rules=stage.rules,
-        memory=memory_of(run, stage, examples),
-    )
+    rest = {"mesh": run.mesh, "rules": stage.rules, "memory": memory_of(run, stage, examples)}
+    return (run.model, stage.method, stage.optimizer, shapes), rest
 
 
 def memory_of(run: Run, stage: Stage, examples: int) -> dict[str, Any]:
