@@ -53,6 +53,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[s
         parser.error(f"--workdir={args.workdir} exists: name a new folder")
     if args.processes > 1 and not any(option.startswith("--config.mesh.data") for option in others):
         others.append(f"--config.mesh.data={args.processes}")
+    if args.processes > 1:
+        others.append(f"--start_timeout={args.patience / 2:g}")  # one may be killed before it has come
     return args, others
 
 

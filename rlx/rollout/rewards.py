@@ -158,6 +158,11 @@ class Reward:
             total = np.clip(total, self.clip[0], self.clip[1])
         return Rewards(total.astype(np.float32), values, self._failures() - before)
 
+    @property
+    def learned(self) -> bool:
+        """Whether a learned model takes part."""
+        return not all(part.is_penalty or isinstance(part.score, Scorer) for part in self.parts.values())
+
     def _failures(self) -> int:
         return sum(part.score.failures for part in self.parts.values() if isinstance(part.score, Scorer))
 

@@ -25,7 +25,7 @@ from rlx.train import optimizers, packing, policies, reference
 from rlx.train import settings as settings_module
 from rlx.train.policies import Rule
 from rlx.train.rollout_plan import check_run, plan
-from rlx.train.rollout_settings import RolloutSettings
+from rlx.train.rollout_settings import ENGINE, RolloutSettings
 from rlx.train.settings import Settings, StageSettings
 from rlx.train.sharding import batch_shards, make_mesh
 from rlx.train.step import check_split
@@ -130,6 +130,7 @@ def assemble(config: Mapping[str, Any] | ConfigDict) -> Run:
         raise UserError("every stage has steps=0: there is nothing to train.")
     _check_reference(settings, stages[-1])
     run = Run(json.loads(configs.to_json(plain)), settings, tokenizer, model, model_config, mesh, running)
+    _check_processes(run)
     for stage in running:
         if stage.rollout:
             from rlx.train import memory, tempered  # they stand above this module
@@ -138,6 +139,16 @@ def assemble(config: Mapping[str, Any] | ConfigDict) -> Run:
             if stage.rollout.tempered:
                 tempered.check(run, stage)
     return run
+
+
+def _check_processes(run: Run) -> None:
+    """Several processes have to do the same: what acts on the outside, and need not be the same twice, is refused."""
+    count = jax.process_count()
+    for stage in run.stages if count > 1 else ():
+        if stage.rollout and "environment" in run.settings.task:
+            raise UserError(f"config.task.environment goes with one process, not {count}: each would play its own.")
+        if stage.rollout and stage.rollout.engine != ENGINE:
+            raise UserError(f"config.rl.rollout.engine={stage.rollout.engine!r} goes with one process, not {count}.")
 
 
 def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:

@@ -218,8 +218,9 @@ class Member:
         try:
             words = self._wire.hear()
         except TimeoutError:
-            words = {"refused": f"the coordinator gave no sign of life for {silence:g} s"}
-        return words or {"refused": "the coordinator has ended without a word"}
+            words = {"over": f"the coordinator gave no sign of life for {silence:g} s"}
+        words = words or {"over": "the coordinator has ended without a word"}
+        return {"refused": words["over"]} if "over" in words else words
 
     def _listen(self) -> None:
         reason = "process 0 has ended without a word"

@@ -180,18 +180,12 @@ def _explicit(plan: Plan) -> Group:
     """The first process listens at the coordinator's port; when all are there, jax starts at another one."""
     assert plan.coordinator is not None  # the caller has looked
     host, port = plan.coordinator
-    hub = None
+    hub, times = None, {"patience": plan.start_timeout, "silence": plan.heartbeat_timeout}
     if plan.index == 0:
-        free = _listen(0)
-        hub = Hub(
-            _listen(port),
-            plan.count,
-            patience=plan.start_timeout,
-            silence=plan.heartbeat_timeout,
-            welcome=free.getsockname()[1],
-        )
-        free.close()
-    times = {"patience": plan.start_timeout, "silence": plan.heartbeat_timeout}
+        server = _listen(port)
+        with _listen(0) as other:
+            free = other.getsockname()[1]
+        hub = Hub(server, plan.count, welcome=free, **times)
     try:
         member = Member((host, port), plan.index, plan.count, over=_over, **times)
     except UserError:

@@ -23,6 +23,7 @@ from rlx.train.loop import HostBatch
 from rlx.train.response_metrics import measured, of_trees
 from rlx.train.rollout_parts import budget_of
 from rlx.train.rollout_settings import RolloutSettings
+from rlx.train.shared_rewards import rewarded
 
 
 class Collected(NamedTuple):
@@ -100,7 +101,7 @@ class Responses:
         ids = responses_of(tokens, where & (tokens != self.run.tokenizer.eos_id))
         ids = [group[:count] for group, count in zip(ids, counts, strict=True)]
         widest = int(counts.max(initial=0))
-        found = self.reward(ids, own, lengths[:, :widest], where=batch["candidate_where"][:, 0])
+        found = rewarded(self.reward, ids, own, lengths[:, :widest], batch["candidate_where"][:, 0])
         total, *parts = (np.pad(x, ((0, 0), (0, size - widest))) for x in (found.total, *found.components.values()))
         return Rewards(total, dict(zip(found.components, parts, strict=True)), found.failures)
 
