@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -21,12 +22,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rlx.errors import UserError, close_matches
+from rlx import bounds
+from rlx.errors import UserError, close_matches, one_line
 
 ABSENT = "(absent)"
+MAX_BYTES = 2**24  # of a config.json
+LONGEST_KEY, LONGEST_VALUE, LARGEST = 200, 2**16, 2**64  # of what a command line sets
 OPEN_BLOCKS = ("method",)  # their keys are the method's own keywords, which rlx.build checks
 OPEN_WITHIN = ("method", "model.lora", "rl.rollout", *(f"{s}.packing" for s in ("sft", "reward", "preference", "rl")))
 """Blocks that take keys, and blocks, which they do not list; checked later. They themselves need not be listed."""
+OF_ANY_RUN = ("on_nan", "explode", "max_skips", "checksums", "data.chat_template")
+"""Keys of a config that need not be listed: what a run does about faults, and who writes conversations out."""
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -108,18 +114,22 @@ def override(config: ConfigDict, overrides: Mapping[str, Any], *, parse: bool = 
 
 
 def _set(config: ConfigDict, key: str, value: Any, parse: bool) -> None:
+    if len(key) > LONGEST_KEY or not all(part.isidentifier() for part in key.split(".")):
+        raise UserError(f"config.{one_line(key, 60)} is no key: names with dots between them, {LONGEST_KEY} letters.")
+    if parse and len(value) > LONGEST_VALUE:
+        raise UserError(f"config.{key}: a value of {len(value)} letters is too long; {LONGEST_VALUE} are the bound.")
     *parents, last = key.split(".")
     block, name = config, "config"
     for parent in parents:
         if parent not in block and _is_open(f"{name}.{parent}"):
-            block[parent] = ConfigDict()
+            _put(block, parent, ConfigDict(), name)
         _require(block, parent, name)
         block, name = block[parent], f"{name}.{parent}"
         if not isinstance(block, ConfigDict):
-            raise UserError(f"{name} is the value {block!r}, not a block: it has no key '{last}'.")
+            raise UserError(f"{name} is the value {_shown(block)}, not a block: it has no key '{last}'.")
     full = f"{name}.{last}"
     if last not in block and (_is_open(name) or key in OF_ANY_RUN):
-        block[last] = _literal(value) if parse else value
+        _put(block, last, _literal(value, full) if parse else value, name)
         return
     _require(block, last, name)
     old = block[last]
@@ -132,13 +142,24 @@ def _set(config: ConfigDict, key: str, value: Any, parse: bool) -> None:
         block[last] = new
 
 
+def _put(block: ConfigDict, key: str, value: Any, name: str) -> None:
+    """Adds a key that a block does not list."""
+    try:
+        block[key] = value
+    except (KeyError, AttributeError, TypeError, ValueError):  # names and values that ConfigDict keeps for itself
+        raise UserError(f"{name} cannot have a key '{key}' with the value {_shown(value)}.") from None
+
+
+def _shown(value: Any) -> str:
+    try:
+        return one_line(repr(value), 100)
+    except (ValueError, RecursionError):  # an int of thousands of digits, or too deep
+        return f"of type {type(value).__name__}"
+
+
 def _is_open(name: str) -> bool:
     """Whether a block, ``config.<dotted name>``, takes keys that it does not list."""
     return any(f"{name}.".startswith(f"config.{block}.") for block in OPEN_WITHIN)
-
-
-OF_ANY_RUN = ("on_nan", "explode", "max_skips", "checksums")
-"""Keys of a config that need not be listed: what a run does about faults."""
 
 
 def _set_block(config: ConfigDict, block: ConfigDict, key: str, value: Any, parse: bool) -> None:
@@ -154,7 +175,7 @@ def _set_block(config: ConfigDict, block: ConfigDict, key: str, value: Any, pars
     else:
         inner: Any = block[last]
         keys = ", ".join(sorted(inner))
-        raise UserError(f"config.{key} is a block and cannot become {value!r}: set one of its keys ({keys}).")
+        raise UserError(f"config.{key} is a block and cannot become {_shown(value)}: set one of its keys ({keys}).")
 
 
 def _require(block: ConfigDict, key: str, name: str) -> None:
@@ -166,11 +187,38 @@ def _listing(owner: object, names: Sequence[str]) -> str:
     return f"{owner} has: {', '.join(names)}." if names else f"{owner} is empty."
 
 
-def _literal(text: Any) -> Any:
+def _literal(text: Any, name: str) -> Any:
+    """What a Python literal says, else the text itself; nothing is evaluated.
+
+    Raises:
+      UserError: a literal that JSON cannot hold, or a number beyond 64 bits.
+    """
     try:
-        return ast.literal_eval(text)
+        with warnings.catch_warnings(action="ignore"):  # of the compiler, on odd escapes
+            value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
         return BOOLEANS[text.lower()] if str(text).lower() in ("true", "false") else text
+    except (MemoryError, RecursionError):
+        raise UserError(f"{name}: the value {_shown(text)} is nested too deeply.") from None
+    _check_plain(value, name)
+    return value
+
+
+def _check_plain(value: Any, name: str, depth: int = 0) -> None:
+    if depth > bounds.MAX_DEPTH:
+        raise UserError(f"{name}: the value is nested too deeply.")
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_plain(item, name, depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise UserError(f"{name}: the keys of a dict must be strings, not {_shown(key)}.")
+            _check_plain(item, name, depth + 1)
+    elif isinstance(value, int) and abs(value) >= LARGEST:
+        raise UserError(f"{name}: a whole number beyond 64 bits.")
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise UserError(f"{name} takes no value of type {type(value).__name__}: {_shown(value)}.")
 
 
 def _parse(text: str, old: Any, kind: type, name: str) -> Any:
@@ -188,17 +236,20 @@ def _parse(text: str, old: Any, kind: type, name: str) -> Any:
     if kind in (int, float):
         try:
             number = int(text) if kind is int and not re.search(r"[.eE]", text) else float(text)
-        except ValueError:
+            whole = kind is int and float(number).is_integer()
+        except (ValueError, OverflowError):
             raise UserError(_mismatch(name, old, _type_name(kind), text)) from None
-        return _convert(int(number) if kind is int and float(number).is_integer() else number, old, kind, name)
-    return _literal(text)
+        if number != number or (kind is int and abs(number) >= LARGEST):
+            raise UserError(_mismatch(name, old, "a number within 64 bits", text))
+        return _convert(int(number) if whole else number, old, kind, name)
+    return _literal(text, name)
 
 
 def _parse_sequence(text: str, old: Any, kind: type, name: str) -> Any:
-    value = _literal(text)
+    value = _literal(text, name)
     if not isinstance(value, tuple | list):
         value = [part.strip() for part in text.strip("()[]").split(",") if part.strip()]
-        value = value if old and isinstance(old[0], str) else [_literal(part) for part in value]
+        value = value if old and isinstance(old[0], str) else [_literal(part, name) for part in value]
     return _convert(value, old, kind, name)
 
 
@@ -222,7 +273,7 @@ def _convert(value: Any, old: Any, kind: type, name: str) -> Any:
 
 
 def _mismatch(name: str, old: Any, expected: str, value: Any) -> str:
-    return f"{name} takes {expected} (it is {old!r}), not {value!r}."
+    return f"{name} takes {expected} (it is {_shown(old)}), not {_shown(value)}."
 
 
 def _type_name(kind: type, plural: bool = False) -> str:
@@ -301,7 +352,7 @@ def _declared(usage: str) -> tuple[dict[str, bool], list[str]]:
 
 
 def _unknown(argument: str, known: Iterable[str]) -> str:
-    shown = argument.partition("=")[0] if argument.startswith("--") else argument
+    shown = one_line(argument.partition("=")[0] if argument.startswith("--") else argument, 100)
     options = [f"--{name}" for name in known]
     return f"unknown argument {shown}.{close_matches(shown, options)} Known: {' '.join(options)}."
 
@@ -331,8 +382,28 @@ def to_json(config: ConfigDict | Mapping[str, Any]) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The locked config that `to_json` wrote; lists come back as tuples."""
-    return ConfigDict(_tuples(json.loads(text))).lock()
+    """The locked config that `to_json` wrote; lists come back as tuples.
+
+    Raises:
+      UserError: the text is no JSON object.
+    """
+    try:
+        value = bounds.loads(text)
+        if not isinstance(value, dict):
+            raise bounds.Malformed(f"a JSON {type(value).__name__}, not an object")
+        return ConfigDict(_tuples(value)).lock()
+    except bounds.Malformed as error:
+        raise UserError(f"no config: {error}.") from None
+    except (KeyError, AttributeError, TypeError, ValueError) as error:  # names that ConfigDict keeps for itself
+        raise UserError(f"no config: {one_line(error)}.") from None
+
+
+def read_json(path: Path) -> ConfigDict:
+    """The config in a file, see :func:`from_json`; errors name the file."""
+    try:
+        return from_json(bounds.read_bytes(path, MAX_BYTES).decode(errors="surrogateescape"))
+    except UserError as error:
+        raise UserError(f"{path} holds {error}" if str(error).startswith("no config") else str(error)) from None
 
 
 def config_hash(config: ConfigDict | Mapping[str, Any]) -> str:

@@ -3,11 +3,19 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1600  # characters of a message
 _LONGEST_NAME, _MOST_NAMES = 100, 2000  # difflib takes time with the product of lengths
 
 
 class UserError(ValueError):
-    """A mistake in a config, a data file, an array or a checkpoint: the message names the culprit and the remedy."""
+    """A mistake in a config, a data file, an array or a checkpoint: the message names the culprit and the remedy.
+
+    The middle of a very long one is left out: it quotes what a file or a command line has said at length.
+    """
+
+    def __init__(self, message: object = ""):
+        text = str(message)
+        super().__init__(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 500]} ... {text[-400:]}")
 
 
 def close_matches(name: str, options: Iterable[str]) -> str:

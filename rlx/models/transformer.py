@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from rlx import fields
 from rlx.errors import UserError, close_matches
 from rlx.models import axes, lora
 from rlx.models.base import Decode, Model, Params
@@ -27,6 +28,16 @@ CHOICES = {
     "activation": tuple(ACTIVATIONS),
 }
 KINDS = ("full", "sliding")
+SIZES = {
+    "vocab_size": (1, 2**24),
+    "hidden_size": (1, 2**20),
+    "num_layers": (0, 10_000),
+    "num_heads": (1, 2**16),
+    "num_kv_heads": (0, 2**16),
+    "head_dim": (0, 2**16),
+    "intermediate_size": (0, 2**24),
+}
+"""Bounds: what lies beyond is a mistake, or a file that means harm."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +107,7 @@ class Config:
     freeze: tuple[str, ...] = ()
 
     def __post_init__(self):
+        self._check_values()
         for field, allowed in CHOICES.items():
             value = getattr(self, field)
             if value not in allowed:
@@ -118,6 +130,14 @@ class Config:
         set_default("rope_scaling", scaling_of(self.rope_scaling))
         set_default("layer_pattern", tuple(self.layer_pattern or ()))
         self._check_windows()
+
+    def _check_values(self) -> None:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        loose = ("freeze", "layer_pattern", *CHOICES)  # checked, or made a tuple, below
+        fields.check(Config, {key: value for key, value in values.items() if key not in loose}, "model")
+        for key, (low, high) in SIZES.items():
+            if not low <= values[key] <= high:
+                raise UserError(f"model.{key} must be at least {low} and at most {high}, not {values[key]}")
 
     def _check_windows(self) -> None:
         for kind in self.layer_pattern:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rlx.errors import one_line
 from rlx.report.intervals import Interval
 from rlx.report.rows import RESERVED
 from rlx.report.tables import text
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # told apart by all eyes
 MARKERS = "osD^vPX"
+LONGEST_LABEL = 100
 TELLING = ("loss", "reward_accuracy", "reward_margin", "nll", "entropy", "grad_norm")
 """What a reader looks for first."""
 
@@ -207,7 +209,7 @@ def label(row: Row, keys: Sequence[str]) -> str:
         value, last = row.get(key), key.split(".")[-1]
         named = last == "name" or len(keys) == 1 or not isinstance(value, int | float)
         parts.append(text(value) if named else f"{last}={text(value)}")
-    return ", ".join(part for part in parts if part)
+    return one_line(", ".join(part for part in parts if part), LONGEST_LABEL).replace("$", r"\$")
 
 
 def _numeric_axis(rows: Sequence[Row], by: Sequence[str]) -> str | None:
@@ -241,7 +243,14 @@ def blank(count: int, title: str, height: float = 3.4) -> tuple[Figure, list[Axe
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure as PNG."""
+    """Writes a figure as PNG; words in it are no formulas, and not longer than there is room for."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    for words in figure.findobj(Text):
+        assert isinstance(words, Text)
+        if words.get_text():  # ticks are written later: those of logarithmic axes are formulas
+            words.set_text(words.get_text()[: 2 * LONGEST_LABEL])
+            words.set_parse_math(False)
 
     FigureCanvasAgg(figure).print_figure(path, dpi=120)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlx import bounds
 from rlx.config import ABSENT, flatten
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError, close_matches, one_line
 from rlx.report import entropy, plots, tables
 from rlx.report.intervals import Interval
-from rlx.report.rows import RESERVED, read_rows, write_atomically
+from rlx.report.rows import RESERVED, read_metrics, write_atomically
 
 
 def write_report(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def read_run(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         names = [folder.name for folder in parent.iterdir() if folder.is_dir()] if parent.is_dir() else []
         hint = "" if path.parent.is_dir() else close_matches(path.parent.name, names)
         raise UserError(f"{path.parent} is not a run directory: it has no metrics.jsonl.{hint}")
-    rows = read_rows(path)
+    rows = read_metrics(path)
     if not rows:
         raise UserError(f"{path} holds no rows yet.")
     return rows
@@ -123,7 +123,7 @@ def fitting(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _flat_config(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
-    return flatten(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return flatten(bounds.read_object(path)) if path.exists() else {}
 
 
 def title_of(workdir: str | os.PathLike[str]) -> str:
@@ -131,4 +131,4 @@ def title_of(workdir: str | os.PathLike[str]) -> str:
     workdir = Path(workdir)
     method = _flat_config(workdir).get("method.name")
     name = workdir.resolve().name
-    return f"{name} ({method})" if method else name
+    return f"{name} ({one_line(method, 60)})" if method else name

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.config import flatten
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError, close_matches, one_line
 from rlx.report import plots, tables
 from rlx.report.rows import read_rows, write_atomically
 
@@ -34,7 +34,17 @@ def write_sweep_report(workdir: str | os.PathLike[str], metrics: Sequence[str] =
     results = read_rows(path) if path.exists() else []
     if not results:
         raise UserError(f"{path} holds no results yet.")
+    for number, result in enumerate(results, start=1):
+        for key in ("overrides", "metrics"):
+            if not isinstance(result.get(key), dict):
+                raise UserError(f"{path}: result {number} has no object {key!r}: collect the results again.")
     known = metric_names(results)
+    for number, result in enumerate(results, start=1):
+        values = {name: result["metrics"].get(name) for name in known}
+        odd = [name for name, value in values.items() if not (value is None or isinstance(value, int | float))]
+        if odd:
+            shown = one_line(f"{odd[0]!r}: {values[odd[0]]!r}", 100)
+            raise UserError(f"{path}: result {number} has a metric that is no number, {shown}.")
     unknown = [name for name in metrics if name not in known]
     if unknown:
         hint = close_matches(unknown[0], known)

@@ -35,7 +35,7 @@ def interval_text(interval: Interval) -> str:
     >>> interval_text(Interval(0.5, float("nan"), float("nan"), 1))
     '0.5'
     """
-    half = interval.half_width
+    half = abs(interval.half_width)
     if not math.isfinite(half):
         return number(interval.mean)
     if half == 0:

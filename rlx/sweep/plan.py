@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from rlx import bounds
 from rlx import config as configs
 from rlx.build import build
 from rlx.errors import UserError
@@ -123,7 +124,7 @@ def record(plan: Plan, workdir: Path, extend: bool = False) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / MANIFEST
     if path.exists() and not extend:
-        _refuse_change(plan, json.loads(path.read_text(encoding="utf-8")), workdir)
+        _refuse_change(plan, read_manifest(path), workdir)
         return
     runs = [{"id": run.id, "overrides": run.overrides} for run in plan.runs]
     base = json.loads(configs.to_json(plan.base))
@@ -137,9 +138,24 @@ def record(plan: Plan, workdir: Path, extend: bool = False) -> None:
     try:
         os.link(temporary, path)  # fails where another process of the same array was first
     except FileExistsError:
-        _refuse_change(plan, json.loads(path.read_text(encoding="utf-8")), workdir)
+        _refuse_change(plan, read_manifest(path), workdir)
     finally:
         temporary.unlink()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The definition of a sweep that :func:`record` wrote.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    found = bounds.read_object(path)
+    runs = found.get("runs")
+    if not isinstance(runs, list) or not all(isinstance(run, dict) and isinstance(run.get("id"), str) for run in runs):
+        raise UserError(f"{path} is damaged: it lists no runs. Name another --workdir.")
+    if not isinstance(found.get("base"), dict):
+        raise UserError(f"{path} is damaged: it has no config. Name another --workdir.")
+    return found
 
 
 def _refuse_change(plan: Plan, manifest: Mapping[str, Any], workdir: Path) -> None:

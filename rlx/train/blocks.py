@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from rlx import fields as types_of
 from rlx.errors import UserError, close_matches
 
 
@@ -24,6 +25,7 @@ def block_of(kind: type, values: Mapping[str, Any], name: str) -> Any:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and key not in values:
             raise UserError(f"{full} lacks the key {key!r}.")
+    types_of.check(kind, values, full)
     return kind(**values)
 
 

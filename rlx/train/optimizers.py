@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import optax
 
+from rlx import fields as types_of
 from rlx.errors import UserError, close_matches
 
 Builder = Callable[[optax.Schedule, "OptimizerConfig"], optax.GradientTransformation]
@@ -111,6 +112,7 @@ def check(config: Mapping[str, Any], steps: int, where: str = "optimizer") -> Op
     for key in config:
         if key not in fields:
             raise UserError(f"{where} has no key {key!r}.{close_matches(key, fields)} Keys: {', '.join(fields)}.")
+    types_of.check(OptimizerConfig, config, where)
     checked = OptimizerConfig(**config)
     _known(f"{where}.name", checked.name, OPTIMIZERS)
     _known(f"{where}.schedule", checked.schedule, SCHEDULES)

@@ -48,7 +48,7 @@ def restore(path: str | os.PathLike[str]) -> Restored:
       UserError: there is no run or no checkpoint, or it is damaged.
     """
     folder, wanted = _split(Path(path).absolute())
-    run = assemble(_config(folder))
+    run = assemble(read_config(folder))
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     steps = checkpoints.steps()
     if not steps or (wanted is not None and wanted not in steps):
@@ -90,9 +90,14 @@ def _split(path: Path) -> tuple[Path, int | None]:
     return path, None
 
 
-def _config(folder: Path) -> configs.ConfigDict:
+def read_config(folder: Path) -> configs.ConfigDict:
+    """The config of a run directory.
+
+    Raises:
+      UserError: it has none, or a damaged one.
+    """
     file = folder / CONFIG
     if not file.is_file():
         near = [other.name for other in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise UserError(f"{folder} is no run directory: it has no {CONFIG}.{close_matches(folder.name, near)}")
-    return configs.from_json(file.read_text(encoding="utf-8"))
+    return configs.read_json(file)

@@ -119,7 +119,11 @@ def check_run(path: str, owner: str) -> Path:
     """
     folder = Path(path)
     folder = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-    if not (folder / "config.json").is_file():
+    try:
+        found = (folder / "config.json").is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        found = False
+    if not found:
         raise UserError(f"{owner} names the run {path}, which is no run directory: it has no config.json.")
     return folder / "config.json"
 

@@ -156,6 +156,8 @@ def _check_on_nan(settings: Settings) -> None:
 
 
 def _stage_names(stages: Any) -> tuple[str, ...]:
+    if not isinstance(stages, str | list | tuple):
+        raise UserError(f"config.stages must name stages, of {', '.join(STAGES)}, not {stages!r}.")
     names = (stages,) if isinstance(stages, str) else tuple(stages)
     for name in names:
         choice("stages", name, STAGES)

@@ -10,6 +10,7 @@ from rlx.models.huggingface.files import DTYPES, HEADER_LIMIT, Entry, parse_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 CONFIG_LIMIT = 1_000_000
+LONGEST_NAME = 200
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -87,9 +88,10 @@ def _indexed(folder: Path) -> dict[str, Entry]:
         raise UserError(f"{index} has no weight_map from tensors to files")
     found: dict[str, Entry] = {}
     for name in dict.fromkeys(weight_map.values()):
-        if Path(name).name != name or "\\" in name or "\0" in name or not name.endswith(".safetensors"):
+        plain = Path(name).name == name and "\\" not in name and "\0" not in name and len(name) <= LONGEST_NAME
+        if not plain or not name.endswith(".safetensors"):
             raise UserError(
-                f"{index} names {name[:120]!r}: only plain names of safetensors files in its folder are read"
+                f"{index} names {name[:80]!r}: only plain names of safetensors files in its folder are read"
             )
         if not (folder / name).is_file():
             raise UserError(f"{index} names {name[:120]!r}, which is not in the folder: the download is not complete")

@@ -60,7 +60,7 @@ def _scaling(block: Mapping[str, Any], raw: Mapping[str, Any]) -> RopeScaling | 
     if kind not in TYPES:
         hint = close_matches(str(kind), TYPES)
         raise UserError(
-            f"config.json: rope_scaling type {str(kind)[:80]!r} is not supported ({', '.join(TYPES)}).{hint}"
+            f"config.json: rope_scaling type {one_line(kind, 80)!r} is not supported ({', '.join(TYPES)}).{hint}"
         )
     for key, value in {"partial_rotary_factor": raw.get("partial_rotary_factor"), **block}.items():
         if key == "partial_rotary_factor" and value in (None, 1, 1.0):
