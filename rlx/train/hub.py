@@ -88,7 +88,7 @@ class Hub:
         self.server, self.count, self.silence, self.welcome = server, count, silence, welcome
         self._wires: dict[int, Wire] = {}
         self._said: dict[str, dict[int, Any]] = {}
-        self._turn, self._over = threading.Lock(), False
+        self._turn, self._over, self._reason = threading.Lock(), False, ""
         self._alarm = threading.Timer(patience, self._give_up, [patience])
         self._alarm.daemon = True
         self._alarm.start()
@@ -119,7 +119,9 @@ class Hub:
     def _enter(self, wire: Wire, hello: int, of: int) -> int | None:
         refused = ""
         with self._turn:
-            if of != self.count:
+            if self._reason:
+                refused = self._reason
+            elif of != self.count:
                 refused = f"process 0 was started with --num_processes={self.count}, process {hello} with {of}"
             elif hello in self._wires:
                 refused = f"two processes were started with --process_id={hello}"
@@ -157,8 +159,9 @@ class Hub:
     def _gone(self, index: int, how: str) -> None:
         with self._turn:
             first, self._over = not self._over, True
+            self._reason = self._reason or f"process {index} of {self.count} {how}"
         if first:
-            self._tell(over=f"process {index} of {self.count} {how}")
+            self._tell(over=self._reason)
 
     def _tell(self, **words: Any) -> None:
         for wire in list(self._wires.values()):

@@ -178,5 +178,6 @@ def test_one_that_goes_before_all_have_come_is_missed(meeting):
     wire = Wire(socket.create_connection(three.address), 10)
     wire.say(hello=1, of=3)
     wire.close()
+    assert wire.hear() is None
     first.join()
     assert heard[0].startswith("process 1 of 3 has ended without a word: start all of them")
