@@ -153,20 +153,25 @@ class Checkpoints:
         leaves.check(notes["leaves"], leaves.of(like), path)
         return Saved(_read(self._checkpointer(), path, like, _FALL_BACK), notes)
 
-    def save_policy(self, name: str, params: Any) -> None:
+    def save_policy(self, name: str, params: Any, stage: str = "") -> None:
         """Keeps parameters (the reference of a stage) under a name of their own, outside of the rotation."""
-        self._write(self.folder / name, {"policy": params}, {})
+        self._write(self.folder / name, {"policy": params}, {"stage": stage})
 
-    def restore_policy(self, name: str, like: Any) -> Any:
+    def restore_policy(self, name: str, like: Any, stage: str = "") -> Any:
         """Reads what :meth:`save_policy` wrote; None when there is nothing of that name.
 
         Raises:
           Damaged: it is not as it was written.
+          UserError: it is of another stage than ``stage``: the run has fallen back to one before.
         """
         path = self.folder / name
         if not path.is_dir():
             return None
-        leaves.check(self._read_notes(path, _KEPT)["leaves"], leaves.of({"policy": like}), path)
+        notes = self._read_notes(path, _KEPT)
+        of = notes.get("stage") or stage
+        if stage and of != stage:
+            raise UserError(f"{path} is of the stage {of!r}, and the checkpoint is of {stage!r}: {_KEPT}")
+        leaves.check(notes["leaves"], leaves.of({"policy": like}), path)
         return _read(self._checkpointer(), path, {"policy": like}, _KEPT)["policy"]
 
     def tidy(self) -> None:

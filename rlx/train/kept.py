@@ -21,9 +21,13 @@ def keep_base(model: Model, checkpoints: Checkpoints, policy: Any) -> None:
         checkpoints.save_policy(BASE, staying(model, policy))
 
 
-def kept_policy(model: Model, checkpoints: Checkpoints, name: str, policy: Any) -> Any:
-    """A policy that was saved without what no stage moves, which it shares with ``policy``; None if there is none."""
-    part = checkpoints.restore_policy(name, moving(model, policy))
+def kept_policy(model: Model, checkpoints: Checkpoints, name: str, policy: Any, stage: str = "") -> Any:
+    """A policy that was saved without what no stage moves, which it shares with ``policy``; None if there is none.
+
+    Raises:
+      UserError: it is damaged, or of another stage than ``stage``.
+    """
+    part = checkpoints.restore_policy(name, moving(model, policy), stage)
     return None if part is None else join(part, policy)
 
 

@@ -66,7 +66,7 @@ def restore(path: str | os.PathLike[str]) -> Restored:
                 raise
             say(f"warning: checkpoint {error.path} is damaged ({error.reason}): reading the one before it")
     if policies.keeps_start(stage.rules):
-        held = kept_policy(run.model, checkpoints, REFERENCE, state.params["policy"])
+        held = kept_policy(run.model, checkpoints, REFERENCE, state.params["policy"], stage.name)
     checkpoints.close()
     return Restored(folder, run, stage, notes["step"], state, held)
 

@@ -178,13 +178,13 @@ class Trainer:
         if not policies.keeps_start(stage.rules):
             return None
         policy = jax.tree.map(jax.numpy.copy, moving(self.plan.model, state.params["policy"]))
-        self.checkpoints.save_policy(REFERENCE, policy)
+        self.checkpoints.save_policy(REFERENCE, policy, stage.name)
         return join(policy, state.params["policy"])
 
     def _saved_reference(self, stage: Stage, state: TrainState) -> Any:
         if not policies.keeps_start(stage.rules):
             return None
-        policy = kept_policy(self.plan.model, self.checkpoints, REFERENCE, state.params["policy"])
+        policy = kept_policy(self.plan.model, self.checkpoints, REFERENCE, state.params["policy"], stage.name)
         if policy is None:
             raise UserError(
                 f"{self.checkpoints.folder / REFERENCE} is gone, the policy at the start of the stage {stage.name!r}: "

@@ -226,6 +226,10 @@ def test_a_policy_has_its_own_place(checkpoints):
     checkpoints.save_policy("reference", policy)
     np.testing.assert_array_equal(checkpoints.restore_policy("reference", policy)["w"], policy["w"])
     assert checkpoints.steps() == []
+    checkpoints.save_policy("reference", policy, "rl")
+    assert checkpoints.restore_policy("reference", policy, "rl") is not None
+    with pytest.raises(UserError, match="reference is of the stage 'rl', and the checkpoint is of 'preference'"):
+        checkpoints.restore_policy("reference", policy, "preference")
     flip(checkpoints.folder / "reference")
     with pytest.raises(Damaged, match="reference is damaged .*checksum differs.*: put back a copy of it"):
         Checkpoints(checkpoints.folder).restore_policy("reference", policy)

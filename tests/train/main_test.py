@@ -198,7 +198,7 @@ def test_a_run_goes_on_on_another_mesh(finished, tiny, tmp_path, capsys):
     with pytest.raises(Stopped):
         train(tiny(), tmp_path, stop=lambda stage, step: (stage, step) == ("preference", 1))
     train(tiny(mesh={"data": 2, "fsdp": 2, "model": 1}), tmp_path)
-    assert "going on elsewhere (mesh.data: 1 -> 2, mesh.fsdp: 1 -> 2)" in capsys.readouterr().err
+    assert "going on elsewhere (mesh.data: 1 -> 2, mesh.fsdp: 1 -> 2" in capsys.readouterr().err
     ours, theirs = (read_rows(folder / "metrics.jsonl") for folder in (tmp_path, finished))
     for row, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(row["loss"], other["loss"], rtol=1e-5)
