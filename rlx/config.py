@@ -322,12 +322,12 @@ def parse_options(argv: Sequence[str], usage: str) -> tuple[dict[str, Any], dict
             raise UserError(_unknown(argument, takes_value))
         if not is_override and not takes_value[name]:
             if equals:
-                raise UserError(f"--{name} is a switch and takes no value, but got '{value}'.")
+                raise UserError(f"--{name} is a switch and takes no value, but got {_shown(value)}.")
             options[name] = True
             continue
         if not equals:
             if not arguments or arguments[0].startswith("--"):
-                raise UserError(f"--{name} needs a value: --{name}=...")
+                raise UserError("--{0} needs a value: --{0}=...".format(one_line(name, 100)))
             value = arguments.pop(0)
         if is_override:
             overrides[name.removeprefix("config.")] = value

@@ -9,7 +9,7 @@ import pytest
 
 from rlx.errors import UserError
 from rlx.report.loggers import JsonlLogger, Loggers, open_loggers
-from rlx.report.rows import read_rows, truncate, write_atomically
+from rlx.report.rows import read_metrics, read_rows, truncate, write_atomically
 
 
 def write_steps(path, stage, steps):
@@ -162,3 +162,44 @@ def test_loggers_is_a_logger_of_loggers(tmp_path):
     pair.write(0, "sft", "train", {"loss": 1.0})
     pair.close()
     assert read_rows(tmp_path / "a") == read_rows(tmp_path / "b") != []
+
+
+ROW = {"stage": "sft", "step": 1, "split": "train", "loss": 0.5}
+DAMAGED = [
+    ("[1]", "not a JSON object .but a list"),
+    ('{"step": 1, "step": 2}', "not a JSON object .the key 'step' stands twice"),
+    ("[" * 5000, ".*nested too deeply"),
+    ({"stage": 1}, "'stage' must be a text"),
+    ({"stage": "s" * 300}, "'stage' must be a text of at most 200 letters"),
+    ({"step": "1"}, "'step' must be a whole number, found '1'"),
+    ({"step": 2**60}, "'step' must be a whole number"),
+    ({"loss": "high"}, "the metric 'loss' must be a number, found 'high'"),
+    ({"loss": [1]}, "the metric 'loss' must be a number"),
+    ({"x" * 300: 1}, "the name of a metric has 300 letters"),
+    ({"loss": 10**400}, "'loss' is a number that no float can hold"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_row_of_metrics_is_named_by_its_line(tmp_path, line, message):
+    path = tmp_path / "metrics.jsonl"
+    line = line if isinstance(line, str) else json.dumps({**ROW, **line})
+    path.write_text(f"{json.dumps(ROW)}\n{line}\n{json.dumps(ROW)}\n")
+    with pytest.raises(UserError, match=f"metrics.jsonl:2: {message}") as caught:
+        read_metrics(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_rows_lack_nothing_and_pictures_have_room(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"stage": "sft", "step": 1}\n\n')
+    with pytest.raises(UserError, match="metrics.jsonl:1: a row of metrics without 'split'"):
+        read_metrics(path)
+    path.write_text("".join(json.dumps({**ROW, "split": f"s{i}"}) + "\n" for i in range(70)))
+    with pytest.raises(UserError, match="metrics.jsonl:65: more than 64 stages and splits"):
+        read_metrics(path)
+
+
+def test_half_a_surrogate_pair_is_written_as_an_escape(tmp_path):
+    write_atomically(tmp_path / "table.md", "a\ud800b")
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == "a\\ud800b"
