@@ -213,7 +213,7 @@ class Member:
         if "refused" in words:
             self._wire.close()
             raise UserError(f"{words['refused']}: start all of them, with the same command but for --process_id.")
-        self.welcome = words.get("welcome")
+        self.welcome: Any = words.get("welcome")
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 

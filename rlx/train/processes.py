@@ -23,6 +23,7 @@ from rlx import config as configs
 from rlx.errors import UserError
 from rlx.train.hub import Hub, Member
 from rlx.train.interrupts import Stopped
+from rlx.train.relay import Relay
 
 OPTIONS = """[--coordinator=HOST:PORT] [--num_processes=N] [--process_id=I] [--distributed]
   [--start_timeout=300] [--heartbeat_timeout=60]"""
@@ -61,8 +62,8 @@ class Group:
       count: of all.
     """
 
-    def __init__(self, member: Member | None = None, hub: Hub | None = None):
-        self.member, self.hub = member, hub
+    def __init__(self, member: Member | None = None, hub: Hub | None = None, relay: Relay | None = None):
+        self.member, self.hub, self.relay = member, hub, relay
         self.index, self.count = (member.index, member.count) if member else (0, 1)
 
     @property
@@ -191,9 +192,9 @@ def _explicit(plan: Plan) -> Group:
     except UserError:
         threading.Event().wait(GRACE if hub else 0)  # the hub tells the others
         raise
-    host = f"[{host}]" if ":" in host else host
-    _initialize(plan, f"{host}:{member.welcome}", plan.count, plan.index)
-    return Group(member, hub)
+    relay = None if hub else Relay((host, member.welcome))
+    _initialize(plan, relay.address if relay else f"localhost:{member.welcome}", plan.count, plan.index)
+    return Group(member, hub, relay)
 
 
 def _found(plan: Plan) -> Group:
@@ -251,8 +252,9 @@ def _leave(group: Group) -> None:
     if group.member:
         group.member.leave()
     jax.distributed.shutdown()
-    if group.hub:
-        group.hub.close()
+    for server in (group.relay, group.hub):
+        if server:
+            server.close()
 
 
 def _end(group: Group, error: BaseException) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Killed at random moments, a real run of the stage rl ends with the same bits; what differs is named."""
+"""Killed at random moments, real runs of one and of two processes end with the same bits; what differs is named."""
 
 import json
 import shutil
@@ -23,6 +23,13 @@ def test_killed_runs_end_with_the_same_bits(tmp_path, capsys):
     (other / "result.json").write_text('{"metrics": {}}', encoding="utf-8")
     shutil.rmtree(sorted((other / "checkpoints").glob("0*"))[-1])
     assert kills.differing(other, whole)[:3] == ["metrics.jsonl", "result.json", ".step"]
+
+
+def test_a_run_of_two_processes_ends_with_the_same_bits(tmp_path, capsys):
+    options = ["--config=configs/dpo_hh.py:smoke", "--config.sft.steps=0", "--config.preference.checkpoint_every=1"]
+    assert kills.main([*options, f"--workdir={tmp_path / 'kills'}", "--kills=1", "--processes=2"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["kills"], found["processes"], found["differing"]) == (1, 2, [])
 
 
 def test_a_run_that_fails_says_why(tmp_path):
