@@ -109,7 +109,7 @@ class Workdir:
         """Whether there is anything to lose: a run that ended on its first mistake leaves only its config."""
         metrics, checkpoints = self.path / METRICS, self.path / CHECKPOINTS
         rows = metrics.exists() and metrics.stat().st_size > 0
-        return rows or (checkpoints.exists() and any(checkpoints.iterdir())) or (self.path / RESULT).exists()
+        return rows or (checkpoints.is_dir() and any(checkpoints.iterdir())) or (self.path / RESULT).exists()
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run has left, or None."""
