@@ -51,7 +51,7 @@ def test_a_hanging_reward_function_stops_the_run_which_goes_on_once_it_is_mended
     ("keys", "message"),
     [
         ({"retries": -1}, "retries must be a whole number of at least 0"),
-        ({"pause_s": "long"}, "pause_s must be a number of at least 0, not 'long'"),
+        ({"pause_s": -1}, "pause_s must be a number of at least 0, not -1"),
         ({"timeout_s": 0}, "timeout_s must be a number of more than 0, not 0"),
         ({"on_reward_error": "zer"}, "on_reward_error: unknown 'zer'. Did you mean 'zero'"),
     ],
