@@ -12,21 +12,24 @@ from rlx.data import pipeline
 from rlx.errors import UserError
 from rlx.report import tables
 from rlx.report.run_report import final_rows
+from rlx.train import processes
 from rlx.train.checkpoint import Checkpoints
 from rlx.train.loop import Row
 from rlx.train.loop import evaluate as average
-from rlx.train.programs import as_read, standing
+from rlx.train.programs import as_read, standing, total_of
 from rlx.train.restore import Restored, open_run
-from rlx.train.sharding import put_batch
+from rlx.train.sharding import put_batch, share
 from rlx.train.step import make_eval_step
 from rlx.train.trainer import kept_reward_model, programs_of
 from rlx.train.workdir import CHECKPOINTS
 
-USAGE = """python -m rlx.evaluate --checkpoint=DIR [--data=FILE]
+USAGE = f"""python -m rlx.evaluate --checkpoint=DIR [--data=FILE]
+  {processes.OPTIONS}
 
 Prints what the last checkpoint of a run directory (or the one named, DIR/checkpoints/00000120) scores on the examples
 that its run held out, or on all rows of another FILE. Accuracies come with their 95 % Wilson interval.
-"""
+
+{processes.ABOUT}"""
 
 
 def evaluate(checkpoint: Restored, data: str | None = None) -> Row:
@@ -48,12 +51,15 @@ def evaluate(checkpoint: Restored, data: str | None = None) -> Row:
         run.model, stage.method, mesh=run.mesh, prompt_length=dataset.lengths.prompt, models=models
     )
     auxiliary = {**beside, **state.followers}
-    batches: Iterable[dict[str, Any]] = dataset.batches(stage.settings.batch_size, mismatched=stage.mismatched)
+    batches: Iterable[dict[str, Any]] = dataset.batches(
+        stage.settings.batch_size, mismatched=stage.mismatched, **share(run.mesh)
+    )
     return average(
         lambda batch: program(
             state.params, state.method_state, put_batch(as_read(batch, stage.method), run.mesh), auxiliary
         ),
         batches,
+        partial(total_of, mesh=run.mesh),
     )
 
 
@@ -100,11 +106,13 @@ def cli(argv: Sequence[str]) -> int:
     """The command line; returns the exit code."""
     try:
         options, _ = configs.parse_options(argv, USAGE)
-        checkpoint = open_run(options["checkpoint"])
-        row = evaluate(checkpoint, options["data"])
-        place = {"stage": checkpoint.stage.name, "step": checkpoint.step, "split": "eval"}
-        title = f"{checkpoint.folder} on {options['data'] or 'its held-out examples'}"
-        tables.show(final_rows([place | row]), title)
+        with processes.started(processes.plan_of(options)) as group:
+            checkpoint = open_run(options["checkpoint"])
+            row = evaluate(checkpoint, options["data"])
+            place = {"stage": checkpoint.stage.name, "step": checkpoint.step, "split": "eval"}
+            title = f"{checkpoint.folder} on {options['data'] or 'its held-out examples'}"
+            if group.leads:
+                tables.show(final_rows([place | row]), title)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ devices, and every process runs the same program on it, with its share of the da
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -103,6 +104,8 @@ class Group:
 
 
 _group = Group()
+_ending = threading.Event()
+"""Set where this process ends in its own words."""
 
 
 def group() -> Group:
@@ -212,12 +215,21 @@ def _found(plan: Plan) -> Group:
     server = _listen(0) if index == 0 else None
     text = np.zeros(ADDRESS, np.uint8)
     if server:
-        own = f"{socket.gethostbyname(socket.gethostname())}:{server.getsockname()[1]}".encode()
+        own = f"{_own_address()}:{server.getsockname()[1]}".encode()
         text[: len(own)] = list(own)
     host, _, port = bytes(np.asarray(multihost_utils.broadcast_one_to_all(text))).rstrip(b"\0").decode().rpartition(":")
     times = {"patience": plan.start_timeout, "silence": plan.heartbeat_timeout}
     hub = Hub(server, count, **times) if server else None
     return Group(Member((host, int(port)), index, count, over=_over, **times), hub)
+
+
+def _own_address() -> str:
+    """Where other machines find this one: many call themselves 127.0.1.1."""
+    name = socket.gethostname()
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+        wire.connect(("192.0.2.1", 9))  # sends nothing: it says by which way it would go
+        return wire.getsockname()[0]
+    return name
 
 
 def _initialize(plan: Plan, address: str | None = None, count: int | None = None, index: int | None = None) -> None:
@@ -243,7 +255,8 @@ def _listen(port: int) -> socket.socket:
 
 def _over(reason: str) -> None:
     """Ends this process, which may be waiting for one that has gone and will wait for ever."""
-    threading.Event().wait(GRACE)  # what ended the other one may be ending this one, too, in its own words
+    if _ending.wait(GRACE):  # what has ended the other one may be ending this one, too
+        return
     print(f"error: {reason}; the same command for all processes goes on from the last checkpoint", file=sys.stderr)
     _exit(1)
 
@@ -259,6 +272,8 @@ def _leave(group: Group) -> None:
 
 def _end(group: Group, error: BaseException) -> NoReturn:
     """Ends this process and, with it, all others, without waiting for them."""
+    if isinstance(error, UserError | SystemExit | KeyboardInterrupt):
+        _ending.set()
     if isinstance(error, SystemExit):
         reason, code = "exit", error.code if isinstance(error.code, int) else 1
     elif isinstance(error, UserError):
@@ -267,7 +282,7 @@ def _end(group: Group, error: BaseException) -> NoReturn:
     elif isinstance(error, KeyboardInterrupt):
         reason, code = "interrupted", 130
     else:
-        threading.Event().wait(2 * GRACE)  # where another one has gone, that is the reason, and ends this one
+        _ending.wait(2 * GRACE)  # where another one has gone, that is the reason, and ends this one
         traceback.print_exception(error)
         reason, code = f"{type(error).__name__}: {error}", 1
     if group.member:
@@ -303,9 +318,14 @@ def check_same(config: Mapping[str, Any]) -> None:
     """Makes sure that all processes have the same config.
 
     Raises:
-      UserError: they have not, with what differs, in all of them.
+      UserError: they have not, with what differs, in all of them; or they do not know of each other.
     """
     own = _group
+    if jax.process_count() != own.count:
+        raise UserError(
+            f"jax has {jax.process_count()} processes that know nothing of this run: start them by the options of "
+            "python -m rlx.train, or within rlx.train.processes.started(plan)."
+        )
     hashes = own.gather(configs.config_hash(config))
     if len(set(hashes)) == 1:
         return
