@@ -65,6 +65,8 @@ class Method(NamedTuple):
       prepare_needs: those of them that ``prepare`` reads.
       coupling: ``example``, ``group`` or ``batch``: what may never be split without ``prepare``.
       splittable: whether micro-batches give the same result as the whole batch.
+      separable: whether, once ``prepare`` has seen the whole batch, ``apply`` takes each response by itself, so that
+        micro-batches may part those of a row.
       partition: ``(params, state) -> PartitionSpecs`` of the same structure, each None to replicate it; None: both.
       hyperparameters: the keywords it was built with.
       data: the kind of examples it trains on: ``pairs``, ``lists``, ``unpaired`` or ``sft`` (single responses).
@@ -81,6 +83,7 @@ class Method(NamedTuple):
     prepare_needs: tuple[str, ...] = ()
     coupling: str = "example"
     splittable: bool = True
+    separable: bool = False
     partition: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]] | None = None
     hyperparameters: Mapping[str, Any] = {}
     data: str = "pairs"

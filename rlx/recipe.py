@@ -175,6 +175,7 @@ def method(
         tuple(name for name in reads.optional if name not in loss.needs),
         reads.required,
         stages.coupling_of(parts),
+        separable=True,
         hyperparameters=chosen | options,
     )
 

@@ -192,6 +192,23 @@ def test_a_recipe_is_its_parts_by_hand(name, changes, by_hand):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), actual, expected)
 
 
+@pytest.mark.parametrize(("name", "changes", "by_hand"), CASES.values(), ids=CASES)
+def test_once_prepared_a_recipe_takes_each_response_by_itself(name, changes, by_hand):
+    built = rlx.build({"name": name, **changes})
+    assert built.separable
+    constants, _ = built.prepare(BATCH, {}, {}, KEY)
+
+    def apart(arrays):
+        return {key: x.reshape(-1, 1, *x.shape[2:]) for key, x in arrays.items()}
+
+    whole = built.apply(constants, BATCH, {})
+    split = built.apply(method.Constants(constants.shared, apart(constants.units)), apart(BATCH), {})
+    for field, ours, theirs in zip(("losses", "where"), split, whole, strict=True):
+        np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, rtol=1e-6, err_msg=field)
+    both = [built.aggregate.terms(*found) for found in (split, whole)]
+    np.testing.assert_allclose(*both, rtol=1e-5)
+
+
 COUPLED = {
     "name": "grpo",
     "advantage": "rloo",

@@ -165,7 +165,7 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     optimizer = optimizers.build(block.optimizer, updates, f"config.{name}.optimizer")
     check_split(method, block.micro_batches)
     packing.check(block.packing, name, rollout, model)
-    _check_division(name, block, rollout, batch_shards(mesh))
+    _check_division(name, block, rollout, batch_shards(mesh), method.separable)
     if model.head is None and method.needs[0] in BY_HEAD:
         raise UserError(f"{method.name} reads a scalar head, which the model lacks: set config.model.head='scalar'.")
     kind = "prompts" if rollout else _kind(block, method)
@@ -195,16 +195,20 @@ def _mapped(name: str, settings: Settings, model: Model, mesh: Mesh) -> Method |
     return method
 
 
-def _check_division(name: str, block: StageSettings, rollout: RolloutSettings | None, shards: int) -> None:
-    """Rows must divide evenly over what they are worked off in."""
-    rows = {"batch_size": block.batch_size}
+def _check_division(
+    name: str, block: StageSettings, rollout: RolloutSettings | None, shards: int, separable: bool
+) -> None:
+    """Rows must divide evenly over what they are worked off in; micro-batches may part the responses of a row."""
+    rows, group = {"batch_size": block.batch_size}, 1
     parts = {"micro_batches": block.micro_batches, "mesh.data x mesh.fsdp": shards}
     if rollout:
         rows |= {} if rollout.keep is None else {"rollout.keep": rollout.keep}
         parts["rollout.minibatches"] = rollout.minibatches
+        group = rollout.group if separable and not block.packing else 1
     count = math.prod(parts.values())
+    whole = count // block.micro_batches
     for key, value in rows.items():
-        if value % count:
+        if value % count and (value % whole or value * group % count):
             raise UserError(f"config.{name}.{key}={value} must be a multiple of {' x '.join(parts)} = {count}.")
 
 

@@ -19,9 +19,10 @@ from rlx.models import Model
 from rlx.models.moving import join
 from rlx.parts import Call, parse
 from rlx.train import policies, sharding
-from rlx.train.forward import Arrays, Forward, method_arrays
+from rlx.train.forward import TOKENS, Arrays, Forward, method_arrays
 from rlx.train.guard import Guard, decide
 from rlx.train.moved import donating
+from rlx.train.split import Split, cut_batch, split_of
 from rlx.train.state import TrainState, moving_params
 
 Auxiliary = Mapping[str, Any]
@@ -64,8 +65,8 @@ def make_train_step(
     forward = Forward(model, mesh=mesh if mesh.size > 1 else None, **options)
 
     def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
-        check_rows(batch, micro_batches * sharding.batch_shards(mesh))
-        return _step(forward, method, optimizer, micro_batches, rules or {}, None, guard, state, batch, auxiliary)
+        split = split_of(method, batch, micro_batches, sharding.batch_shards(mesh))
+        return _step(forward, method, optimizer, split, rules or {}, None, guard, state, batch, auxiliary)
 
     return donating(model, step)
 
@@ -93,8 +94,8 @@ def make_pmap_step(
     forward = Forward(model, prompt_length=prompt_length, models=models, shared_prefix=shared_prefix)
 
     def step(state: TrainState, batch: Mapping[str, jax.Array], auxiliary: Auxiliary):
-        check_rows(batch, micro_batches)
-        return _step(forward, method, optimizer, micro_batches, rules or {}, axis_name, guard, state, batch, auxiliary)
+        split = split_of(method, batch, micro_batches, 1)
+        return _step(forward, method, optimizer, split, rules or {}, axis_name, guard, state, batch, auxiliary)
 
     return jax.pmap(step, axis_name=axis_name, donate_argnums=0, devices=devices)
 
@@ -108,21 +109,11 @@ def check_split(method: Method, micro_batches: int) -> None:
         )
 
 
-def check_rows(batch: Mapping[str, jax.Array], parts: int) -> None:
-    """Rows must divide evenly over micro-batches and shards."""
-    rows = len(batch["tokens"])
-    if rows % parts:
-        raise errors.UserError(
-            f"batch_size {rows} does not divide into {parts} equal parts (micro-batches x data x fsdp): "
-            f"use a multiple of {parts}."
-        )
-
-
 def _step(
     forward: Forward,
     method: Method,
     optimizer: optax.GradientTransformation,
-    parts: int,
+    split: Split,
     rules: Mapping[str, policies.Rule],
     axis_name: numerics.AxisName,
     guard: Guard | None,
@@ -133,7 +124,7 @@ def _step(
     key = jax.random.fold_in(state.key, state.step)
     auxiliary = {**auxiliary, **state.followers}
     policy, moved = state.params["policy"], moving_params(forward.model, state.params)
-    pieces = jax.tree.map(lambda x: _cut(x, parts), dict(batch))
+    pieces = cut_batch(split, batch)
 
     def prepare(arrays: Arrays) -> tuple[Constants, Any]:
         frozen = jax.lax.stop_gradient(arrays)
@@ -151,12 +142,12 @@ def _step(
         return numerator, (denominator, report(method, arrays, constants), method_state)
 
     differentiate = jax.value_and_grad(objective, has_aux=True)
-    if parts == 1:
+    if split.parts == 1:
         piece = {name: x[0] for name, x in pieces.items()}
         (numerator, (denominator, reported, method_state)), grads = differentiate(moved, piece, None)
     else:
-        constants, method_state = prepare(_global_arrays(forward, method, state, batch, pieces, auxiliary))
-        units = {name: _cut(x, parts) for name, x in constants.units.items()}
+        constants, method_state = prepare(_global_arrays(forward, method, state, split, batch, pieces, auxiliary))
+        units = {name: split.cut(x) for name, x in constants.units.items()}
 
         def one(piece_and_units):
             piece, units = piece_and_units
@@ -196,25 +187,18 @@ def _sum_over(function: Callable[[Any], Any], pieces: Any) -> Any:
     return numerator, denominator, reported, grads
 
 
-def _cut(x: jax.Array, parts: int) -> jax.Array:
-    """``[B, ...] -> [parts, B / parts, ...]``, dealt out in turn so that each part is spread over all shards."""
-    return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
-
-
-def _join(x: jax.Array) -> jax.Array:
-    """The inverse of :func:`_cut`."""
-    return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
-
-
-def _global_arrays(forward: Forward, method: Method, state: TrainState, batch, pieces, auxiliary: Auxiliary) -> Arrays:
+def _global_arrays(
+    forward: Forward, method: Method, state: TrainState, split: Split, batch, pieces, auxiliary: Auxiliary
+) -> Arrays:
     """What ``prepare`` reads, of the whole batch: a forward-only pass, skipped where the data has it all."""
     names = wanted(method, batch, method.prepare_needs)
 
     def one(piece):
-        return forward(state.params["policy"], piece, auxiliary, names)
+        return {k: x for k, x in forward(state.params["policy"], piece, auxiliary, names).items() if k not in given}
 
+    given = {name: batch[name] for name in names if name in batch and name not in TOKENS}
     _, arrays = jax.lax.scan(lambda carry, piece: (carry, one(piece)), None, pieces)
-    return method_arrays(method, {name: _join(x) for name, x in arrays.items()})
+    return method_arrays(method, given | {name: split.join(x) for name, x in arrays.items()})
 
 
 def wanted(method: Method, batch: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, ...]:

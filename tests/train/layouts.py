@@ -51,6 +51,8 @@ LAYOUTS = {
     "4 micro-batches": Layout({}, 4),
     "data 2 x 2 micro-batches": Layout({"data": 2}, 2),
 }
+FINE = Layout({"data": 2}, 8)
+"""Two devices have four rows each: eight micro-batches part the responses of a row."""
 
 
 class Trajectory(NamedTuple):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rlx.errors import UserError
 from tests.train import layouts, two_processes
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
@@ -37,3 +38,13 @@ def test_two_processes_of_four_devices_follow_it_too(tmp_path):
         with np.load(tmp_path / f"{name}.{dtype}.npz") as arrays:
             found = layouts.Trajectory(**arrays)
         assert_same(name, dtype, found, "2 processes x 4 devices")
+
+
+@pytest.mark.parametrize("name", ["clip_cov", "ppo"])
+def test_micro_batches_may_part_the_responses_of_a_row(name):
+    assert_same(name, "float64", layouts.trajectory(name, "float64", layouts.FINE), "8 micro-batches of parts of rows")
+
+
+def test_what_sets_responses_of_a_row_against_each_other_stays_whole():
+    with pytest.raises(UserError, match="batch_size 8 does not divide into 16 equal parts"):
+        layouts.trajectory("dpo", "float64", layouts.FINE)

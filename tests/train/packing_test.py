@@ -17,6 +17,7 @@ from rlx.train import packing, sharding, state, step
 from rlx.train.assemble import assemble
 from rlx.train.forward import Forward
 from rlx.train.packing import ARRAYS, PackingSettings, lay
+from rlx.train.split import Split
 from tests.models.transformer_test import shaken
 
 ROWS, GROUP, PROMPT, RESPONSE, VOCAB = 8, 3, 5, 7, 16
@@ -153,7 +154,7 @@ def test_micro_batches_hold_their_own_sequences():
     mesh, parts = sharding.make_mesh({"data": 2}), 2
     batch = lay(make_batch(GROUP), PackingSettings(), prompt_length=PROMPT, mesh=mesh, micro_batches=parts)
     for part in range(parts):
-        own = {name: np.asarray(step._cut(jnp.asarray(x), parts)[part]) for name, x in batch.items()}
+        own = {name: np.asarray(Split(parts).cut(jnp.asarray(x))[part]) for name, x in batch.items()}
         tokens, segments, index = (own[name] for name in ARRAYS)
         flat = tokens.reshape(2, -1)
         shard = np.arange(2).repeat(len(index) // 2)[:, None, None]

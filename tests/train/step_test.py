@@ -11,6 +11,7 @@ import rlx
 from rlx import errors
 from rlx.method import Shapes
 from rlx.train import policies, sharding, state, step
+from rlx.train.split import split_of
 from tests.train.layouts import OPTIMIZER, PROMPT, VOCAB, make_batch, make_model
 
 
@@ -58,7 +59,7 @@ def test_rows_that_do_not_divide_are_refused():
     with pytest.raises(errors.UserError, match="tokens has 6 rows.*multiple of 4"):
         sharding.put_batch({"tokens": np.zeros((6, 2, 9), np.int32)}, mesh)
     with pytest.raises(errors.UserError, match="batch_size 8 does not divide into 3 equal parts"):
-        step.check_rows(make_batch(0, "dpo"), 3)
+        split_of(rlx.build("dpo"), make_batch(0, "dpo"), 3, 1)
 
 
 def test_a_missing_reference_is_named():
