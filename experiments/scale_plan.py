@@ -7,10 +7,11 @@ The whole step of DPO and of GRPO with a KL penalty (policy and reference forwar
 float32 parameters, bfloat16 activations, layers recomputed) is compiled ahead of time by the compiler of the
 accelerator, without one: it needs ``pip install rlx[tpu]``, or ``--libtpu`` names a folder that holds the package
 libtpu; and for ``--topologies=h200:1x1x8``, which is not in the default list, ``pip install rlx[cuda]`` and ptxas on
-the PATH. Meshes are tried in order until the step fits: fsdp alone, then positions split over ``sequence``.
+the PATH. Meshes are tried in order until the step fits: fsdp alone, then heads and vocabulary split over ``model``,
+positions over ``sequence``.
 
-Sequences are of 512 prompt and 1536 response tokens. A pair, or a group of 8 responses, is never split over rows of
-devices, so that a step has one row (pair or prompt) for each data x fsdp shard and micro-batch: 16 rows in all.
+Sequences are of 512 prompt and 1536 response tokens, 16 pairs or 16 prompts with 8 responses to a step. In as many
+micro-batches as it takes, a device works off one pair, or one response, at a time.
 
 Bytes, and the collectives of a step, are the compiler's, for one device. ``estimate`` is arithmetic, not a measurement:
 the larger of two lower bounds, operations of the model at the chip's peak, and bytes of the collectives at the rate of
@@ -73,12 +74,12 @@ ADAPTERS = {"param_dtype": "bfloat16", "lora": {"rank": 16, "alpha": 32, "target
 MODELS["llama_8b_lora"] = MODELS["llama_8b"] | ADAPTERS
 """Shapes as published: Llama 3.2 1B, Llama 3.1 8B, Qwen3 8B; ``tiny`` is that of the smoke test; ``llama_8b_lora`` has
 a bfloat16 base and float32 adapters on every linear map."""
-METHODS = {"dpo": 2, "grpo": 8}
-"""Name -> responses in a row."""
+METHODS = {"dpo": (2, 2), "grpo": (8, 1)}
+"""Name -> responses in a row, and how many of them a device works off at a time."""
 MESHES = {
-    16: ({"fsdp": 16}, {"fsdp": 8, "sequence": 2}, {"fsdp": 4, "sequence": 4}, {"fsdp": 8, "model": 2}),
-    8: ({"fsdp": 8}, {"fsdp": 4, "sequence": 2}),
-    4: ({"fsdp": 4}, {"fsdp": 2, "sequence": 2}),
+    16: ({"fsdp": 16}, {"fsdp": 8, "model": 2}, {"fsdp": 8, "sequence": 2}, {"fsdp": 4, "model": 4}),
+    8: ({"fsdp": 8}, {"fsdp": 4, "model": 2}),
+    4: ({"fsdp": 4}, {"fsdp": 2, "model": 2}),
 }
 """Chips -> meshes in the order in which they are tried."""
 SIZES: dict[str, dict[str, Any]] = {
@@ -140,11 +141,16 @@ def text_of(mesh: Mapping[str, int]) -> str:
 
 def job(c: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
     """What the compiling process reads."""
+    group, at_a_time = METHODS[case["method"]]
     shards = case["sizes"].get("data", 1) * case["sizes"].get("fsdp", 1)
     return {
         **{"topology": case["topology"], "mesh": case["sizes"], "method": case["method"], "libtpu": c["libtpu"]},
-        **{"rows": c["rows"], "group": METHODS[case["method"]], "prompt": c["prompt"], "response": c["response"]},
-        **{"micro_batches": c["rows"] // shards, "reference": "on the fly", "model": MODELS[case["model"]]},
+        **{"rows": c["rows"], "group": group, "prompt": c["prompt"], "response": c["response"]},
+        **{
+            "micro_batches": c["rows"] * group // (shards * at_a_time),
+            "reference": "on the fly",
+            "model": MODELS[case["model"]],
+        },
     }
 
 
@@ -187,7 +193,7 @@ def row_of(c: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in found:
         return row | {"fits": False, "error": found["error"]}
     chip, sizes = CHIPS[case["topology"].partition(":")[0]], found["bytes"]
-    group = METHODS[case["method"]]
+    group, _ = METHODS[case["method"]]
     work = operations(MODELS[case["model"]], c["rows"] * group, c["prompt"], c["response"])
     moved = sum(size for _, size in found["collectives"].values())
     compute, links = work / row["chips"] / chip.peak, moved / chip.links

@@ -73,7 +73,7 @@ def test_further_meshes_are_tried_until_one_fits(tmp_path, monkeypatch):
     sizes = {"arguments": 8 * 2**30, "temporary": 2**30, "outputs": 0, "code": 0}
 
     def compiler(job):
-        big = 20 * 2**30 if job["method"] == "grpo" and "sequence" not in job["mesh"] else 0
+        big = 20 * 2**30 if job["method"] == "grpo" and "model" not in job["mesh"] else 0
         found = {"parameters": 8, "bytes": sizes | {"temporary": sizes["temporary"] + big}, "compile_s": 1.0}
         return found | {"collectives": {"all-gather": (2, 2 * 2**30)}}
 
@@ -81,8 +81,8 @@ def test_further_meshes_are_tried_until_one_fits(tmp_path, monkeypatch):
     ledger = Ledger(tmp_path / "metrics.jsonl", scale_plan.KEYS)
     text = scale_plan.work(options(), ledger, tmp_path)
     found = [(row["method"], row["mesh"], row["fits"]) for row in ledger.rows]
-    assert found == [("dpo", "fsdp 16", True), ("grpo", "fsdp 16", False), ("grpo", "fsdp 8 x sequence 2", True)]
-    assert "fsdp 8 x sequence 2" in text and (tmp_path / "plot.png").stat().st_size > 1000
+    assert found == [("dpo", "fsdp 16", True), ("grpo", "fsdp 16", False), ("grpo", "fsdp 8 x model 2", True)]
+    assert "fsdp 8 x model 2" in text and (tmp_path / "plot.png").stat().st_size > 1000
     assert ledger.rows[0]["peak_gib"] == 9 and ledger.rows[0]["all-gather_gib"] == 2
     monkeypatch.setattr(scale_plan, "compiled", None)  # nothing is compiled twice
     scale_plan.work(options(), ledger, tmp_path)
