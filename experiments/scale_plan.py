@@ -143,15 +143,10 @@ def job(c: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
     """What the compiling process reads."""
     group, at_a_time = METHODS[case["method"]]
     shards = case["sizes"].get("data", 1) * case["sizes"].get("fsdp", 1)
-    return {
-        **{"topology": case["topology"], "mesh": case["sizes"], "method": case["method"], "libtpu": c["libtpu"]},
-        **{"rows": c["rows"], "group": group, "prompt": c["prompt"], "response": c["response"]},
-        **{
-            "micro_batches": c["rows"] * group // (shards * at_a_time),
-            "reference": "on the fly",
-            "model": MODELS[case["model"]],
-        },
-    }
+    work = {key: c[key] for key in ("rows", "prompt", "response", "libtpu")} | {"group": group}
+    work |= {"micro_batches": c["rows"] * group // (shards * at_a_time), "reference": "on the fly"}
+    of_case = {"topology": case["topology"], "mesh": case["sizes"], "method": case["method"]}
+    return work | of_case | {"model": MODELS[case["model"]]}
 
 
 def compiled(wanted: Mapping[str, Any]) -> dict[str, Any]:
