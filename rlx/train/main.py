@@ -62,7 +62,8 @@ def train(
       Stopped: SIGTERM, SIGUSR1, Ctrl-C, a file ``STOP`` in the run directory, or ``stop``; the same call goes on.
     """
     run = assemble(config)
-    processes.check_same(run.config | {"versions": versions()})
+    processes.check_started()
+    processes.check_same(processes.group(), run.config | {"versions": versions()})
     with Workdir(workdir) as folder:
         folder.claim(run.config, force=force)
         finished = folder.result()

@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import jax
 import numpy as np
@@ -24,35 +24,13 @@ from rlx import config as configs
 from rlx.errors import UserError
 from rlx.train.hub import Hub, Member
 from rlx.train.interrupts import Stopped
+from rlx.train.process_options import ABOUT, OPTION, OPTIONS, Plan, plan_of
 from rlx.train.relay import Relay
 
-OPTIONS = """[--coordinator=HOST:PORT] [--num_processes=N] [--process_id=I] [--distributed]
-  [--start_timeout=300] [--heartbeat_timeout=60]"""
-ABOUT = """Several processes, on as many machines as you like: the same command in each, but for --process_id, which is
-0 to N - 1. HOST:PORT is a free port of the machine of process 0. On a TPU pod, under SLURM or Open MPI, --distributed
-finds all of this out. They have --start_timeout seconds to come together; all end when one has, or when it has given no
-sign of life for --heartbeat_timeout seconds.
-"""
-"""For the usage text of a command."""
-ENVIRONMENT = {
-    "coordinator": "JAX_COORDINATOR_ADDRESS",
-    "num_processes": "JAX_NUM_PROCESSES",
-    "process_id": "JAX_PROCESS_ID",
-}
-"""Option -> the variable that stands for it."""
-DEFAULTS = {"start_timeout": 300.0, "heartbeat_timeout": 60.0}
+__all__ = ["ABOUT", "OPTIONS", "Group", "Plan", "check_same", "check_started", "group", "plan_of", "started", "stderr"]
+
 GRACE = 2.0  # seconds that a process has to end by itself when another has
 ADDRESS = 256  # bytes
-
-
-class Plan(NamedTuple):
-    """How a process finds the others; ``coordinator`` None: jax finds out."""
-
-    coordinator: tuple[str, int] | None
-    count: int
-    index: int
-    start_timeout: float
-    heartbeat_timeout: float
 
 
 class Group:
@@ -116,48 +94,6 @@ def group() -> Group:
 def stderr() -> TextIO:
     """Where progress is shown: of several processes, the first one shows it."""
     return sys.stderr if _group.leads else io.StringIO()
-
-
-def plan_of(options: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Plan | None:
-    """What the options of a command say of processes; None where there is but one.
-
-    Raises:
-      UserError: options that are missing or impossible.
-
-    >>> plan_of({"coordinator": "localhost:1234", "num_processes": "2", "process_id": "2"}, {})
-    Traceback (most recent call last):
-    rlx.errors.UserError: --process_id=2 must be one of 0 to 1 (--num_processes=2).
-    """
-    environment = os.environ if environment is None else environment
-    times = {name: _number(name, options.get(name) or default) for name, default in DEFAULTS.items()}
-    if options.get("distributed"):
-        return Plan(None, 0, 0, **times)
-    given = {name: options.get(name) or environment.get(variable) for name, variable in ENVIRONMENT.items()}
-    if not any(given.values()):
-        return None
-    for name, value in given.items():
-        if not value:
-            raise UserError(f"--{name} is missing (or {ENVIRONMENT[name]}): several processes need all of {OPTION}.")
-    host, _, port = str(given["coordinator"]).rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"--coordinator={given['coordinator']} must be HOST:PORT.")
-    count, index = (int(_number(name, given[name], int)) for name in ("num_processes", "process_id"))
-    if count < 1 or not 0 <= index < count:
-        raise UserError(f"--process_id={index} must be one of 0 to {count - 1} (--num_processes={count}).")
-    return Plan((host.strip("[]"), int(port)), count, index, **times)
-
-
-OPTION = ", ".join(f"--{name}" for name in ENVIRONMENT)
-
-
-def _number(name: str, text: Any, kind: type = float) -> float:
-    try:
-        value = kind(text)
-    except ValueError:
-        raise UserError(f"--{name} takes a number, not {text!r}.") from None
-    if kind is float and value <= 0:
-        raise UserError(f"--{name} must be above 0, not {text}.")
-    return value
 
 
 @contextmanager
@@ -292,8 +228,9 @@ def _end(group: Group, error: BaseException) -> NoReturn:
 
 
 def _exit(code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError, OSError):  # it may be closed
+            stream.flush()
     os._exit(code)
 
 
@@ -314,18 +251,25 @@ def _quiet(group: Group) -> Iterator[None]:
         os.close(nowhere)
 
 
-def check_same(config: Mapping[str, Any]) -> None:
-    """Makes sure that all processes have the same config.
+def check_started() -> None:
+    """Makes sure that the processes of jax are those of the run.
 
     Raises:
-      UserError: they have not, with what differs, in all of them; or they do not know of each other.
+      UserError: they do not know of each other.
     """
-    own = _group
-    if jax.process_count() != own.count:
+    if jax.process_count() != _group.count:
         raise UserError(
             f"jax has {jax.process_count()} processes that know nothing of this run: start them by the options of "
             "python -m rlx.train, or within rlx.train.processes.started(plan)."
         )
+
+
+def check_same(own: Group, config: Mapping[str, Any]) -> None:
+    """Makes sure that all processes have the same config.
+
+    Raises:
+      UserError: they have not, with what differs, in all of them.
+    """
     hashes = own.gather(configs.config_hash(config))
     if len(set(hashes)) == 1:
         return

@@ -90,6 +90,27 @@ def test_members_hear_what_all_say(meeting):
     assert heard == {i: (10, values, i) for i in range(3)} and three.reasons.empty()
 
 
+def test_processes_of_different_configs_are_refused_by_what_differs(meeting):
+    two, heard = meeting(2), []
+    two.join(0, 1)
+
+    def talk(member):
+        own = processes.Group(member)
+        processes.check_same(own, {"seed": 0})
+        with pytest.raises(UserError) as error:
+            processes.check_same(own, {"seed": 0, "method": {"beta": 0.1 + member.index}})
+        heard.append(str(error.value))
+
+    two.all_do(*(lambda member=member: talk(member) for member in two.members.values()))
+    assert heard == ["process 1 has another config than process 0 (method.beta: 0.1 -> 1.1): give all the same."] * 2
+
+
+def test_processes_that_nobody_has_started_are_refused(monkeypatch):
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match="jax has 2 processes that know nothing of this run"):
+        processes.check_started()
+
+
 def test_a_member_that_goes_is_missed_by_all_others(meeting):
     three = meeting(3)
     three.join(0, 1, 2)

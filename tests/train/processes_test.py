@@ -82,16 +82,3 @@ def test_what_ends_one_process_ends_both_and_both_go_on(together, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
     results = [json.loads((folder / "dpo" / "result.json").read_text()) for folder in (tmp_path, together)]
     assert results[0]["metrics"] == results[1]["metrics"]
-
-
-def test_processes_of_different_configs_are_refused_by_what_differs(tmp_path):
-    file = tmp_path / "config.py"
-    own = "config['method']['beta'] = 0.1 * (1 + int(os.environ['JAX_PROCESS_ID']))"
-    file.write_text(
-        f"import os\ndef get_config():\n    config = {processes_runs.dpo()!r}\n    {own}\n    return config\n"
-    )
-    ended = two_processes.wait(
-        two_processes.start(["-m", "rlx.train", f"--config={file}", f"--workdir={tmp_path / 'run'}"], **DOUBLE)
-    )
-    line = "error: process 1 has another config than process 0 (method.beta: 0.1 -> 0.2): give all the same.\n"
-    assert [(one.code, one.err) for one in ended] == [(2, line)] * 2 and not (tmp_path / "run").exists()
