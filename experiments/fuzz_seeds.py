@@ -7,6 +7,7 @@ import functools
 import json
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,10 @@ def results() -> dict[str, list[bytes]]:
     manifest = {"config": "c.py", "sweep": None, "base": config, "runs": [{"id": "r0", "overrides": {"seed": 0}}]}
     whole = {"config.json": config, "result.json": {"metrics": {"acc": 0.5}, "steps": 4}, "sweep.json": manifest}
     found = {name: [json.dumps(value).encode()] for name, value in whole.items()}
+    notes = json.dumps({"stage": "sft", "step": 2, "leaves": {"x": [[2], "float32"]}, "manifest": True}).encode()
+    files = {"checksum": "crc32", "files": {"notes/metadata": [len(notes), zlib.crc32(notes)]}}
+    saved = {"notes/metadata": notes, "manifest.json": json.dumps(files).encode()}
+    found |= {f"checkpoints/00000002/{name}": [text] for name, text in saved.items()}
     return found | {"metrics.jsonl": [_lines(rows)], "results.jsonl": [_lines(cells)]}
 
 

@@ -8,14 +8,22 @@ _LONGEST_NAME, _MOST_NAMES = 100, 2000  # difflib takes time with the product of
 
 
 class UserError(ValueError):
-    """A mistake in a config, a data file, an array or a checkpoint: the message names the culprit and the remedy.
+    r"""A mistake in a config, a data file, an array or a checkpoint: the message names the culprit and the remedy.
 
-    The middle of a very long one is left out: it quotes what a file or a command line has said at length.
+    It quotes what strangers wrote: control characters but line feeds are shown as escapes, and the middle of a very
+    long message is left out.
+
+    >>> str(UserError("no file a\x1b[2J"))
+    'no file a\\x1b[2J'
     """
 
     def __init__(self, message: object = ""):
-        text = str(message)
-        super().__init__(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 500]} ... {text[-400:]}")
+        letters = (c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in _cut(str(message)))
+        super().__init__(_cut("".join(letters)))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 500]} ... {text[-400:]}"
 
 
 def close_matches(name: str, options: Iterable[str]) -> str:

@@ -50,6 +50,7 @@ def test_files_are_bounded_and_must_hold_objects(tmp_path):
 def test_messages_are_short_and_on_a_line():
     error = UserError("begins " + "x" * 10_000 + " ends")
     assert len(str(error)) < 2000 and str(error).startswith("begins") and str(error).endswith("ends")
+    assert str(UserError("a\u2028b\x1b[2J\tc\nd")) == "a\\u2028b\\x1b[2J\tc\nd"
     assert one_line("a\u2028b\x85c\0") == "a\\u2028b\\x85c\\x00"
     assert close_matches("x" * 10_000, ["x" * 9_999]) == ""
     assert close_matches("beta", ["betta", "x" * 10_000]) == " Did you mean 'betta'?"

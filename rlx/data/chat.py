@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +26,8 @@ from rlx.errors import UserError, close_matches, one_line
 MAX_TEMPLATE = 2**18  # bytes
 MAX_OUTPUT = 2**22  # characters of a rendered conversation
 MEMORY = 2**29  # address space of the process that renders, bytes
-SECONDS = 5.0  # for a conversation
+SECONDS = 5.0  # of work for a conversation
+PATIENCE = 60.0  # seconds until an answer where the machine is busy, or cannot count the work
 ROLES = {"human": "user"}  # names here -> those that templates know
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 NAMES = ("chat_template.jinja", "tokenizer_config.json")
@@ -121,6 +123,9 @@ class ChatTemplate:
                 raise UserError(f"{self.origin} {error}: it is broken, or means harm.") from None
 
 
+_TOO_LONG = "takes longer than {:g} s"
+
+
 class _Died(Exception):
     """What a template did to its process."""
 
@@ -138,7 +143,7 @@ class _Process:
         limits = {"memory": MEMORY, "output": MAX_OUTPUT, "seconds": SECONDS}
         path = [os.path.abspath(entry) for entry in sys.path]
         try:
-            answer = self.ask({"path": path, "template": source, **limits}, SECONDS + 20)  # a busy machine starts late
+            answer = self.ask({"path": path, "template": source, **limits})
         except _Died as error:
             self.close()
             raise UserError(f"{origin} {error} when it is compiled: it is broken, or means harm.") from None
@@ -149,10 +154,10 @@ class _Process:
             line = f" (line {answer['line']})" if answer.get("line") else ""
             raise UserError(f"{origin} is no Jinja template: {one_line(answer['error'])}{line}.")
 
-    def ask(self, request: dict, seconds: float | None = None) -> dict:
-        """The answer to a request, or ``_Died`` after the seconds."""
+    def ask(self, request: dict) -> dict:
+        """The answer to a request, or ``_Died``."""
         content = json.dumps(request).encode()
-        until = time.monotonic() + (SECONDS if seconds is None else seconds)
+        until = time.monotonic() + PATIENCE
         sent, got = self._child.stdin, self._child.stdout
         assert sent is not None and got is not None  # both are pipes
         try:
@@ -162,6 +167,9 @@ class _Process:
             if size > 8 * MAX_OUTPUT:
                 raise _Died("writes too much")
             return json.loads(_read(got, size, until))
+        except EOFError:
+            spent = self._child.wait() in (-signal.SIGXCPU, -signal.SIGKILL)
+            raise _Died(_TOO_LONG.format(SECONDS) if spent else "has ended its process") from None
         except (OSError, ValueError) as error:
             raise _Died(f"broke off ({type(error).__name__})") from None
 
@@ -173,10 +181,10 @@ def _read(file: Any, size: int, until: float) -> bytes:
         selector.register(file, selectors.EVENT_READ)
         while len(found) < size:
             if not selector.select(max(0.0, until - time.monotonic())):
-                raise _Died(f"takes longer than {SECONDS:g} s")
+                raise _Died(_TOO_LONG.format(PATIENCE))
             part = os.read(file.fileno(), size - len(found))
             if not part:
-                raise _Died("has ended its process: it takes too much time or memory")
+                raise EOFError
             found += part
     return bytes(found)
 

@@ -10,6 +10,7 @@ line of their own, ``break`` and ``continue``, ``raise_exception``, ``strftime_n
 
 import datetime
 import json
+import math
 import os
 import struct
 import sys
@@ -48,14 +49,14 @@ def confine(memory: int) -> None:
 
 
 def more_time(seconds: float) -> None:
-    """The process dies after this much more work, even if its parent is gone."""
+    """The process dies after this much more work, rounded up, even if its parent is gone."""
     try:
         import resource
     except ImportError:
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds) + 2, hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime + seconds), hard))
 
 
 def environment() -> Any:

@@ -227,7 +227,7 @@ class Checkpoints:
         try:
             found = json.loads((path / "notes" / "metadata").read_text(encoding="utf-8"))
             unchecked = not found.get("manifest") and not (path / manifest.NAME).exists()
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise Damaged(path, _first_line(error), remedy) from None
         if not unchecked and path not in self._checked and processes.group().leads:
             wrong = manifest.problem(path, checksums=self.checksums)

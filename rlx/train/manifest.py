@@ -52,8 +52,11 @@ def problem(folder: Path, *, checksums: bool = True) -> str:
         files = {str(name): (int(size), crc) for name, (size, crc) in manifest["files"].items()}
     except FileNotFoundError:
         return f"{NAME} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{NAME} cannot be read: {_first_line(error)}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        return f"{NAME} cannot be read: {_first_line(error)[:200]}"
+    strange = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts or len(name) > 1000]
+    if strange:
+        return f"{NAME} names a file that is not in the folder: {strange[0][:100]!r}"
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(lambda item: _differs(folder, item, checksums), files.items())
         return next((reason for reason in found if reason), "")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx.build import build
-from rlx.errors import UserError, close_matches
+from rlx.errors import UserError, close_matches, one_line
 from rlx.method import Method
 from rlx.models import Model
 from rlx.train import controls, critic, policies
@@ -124,7 +124,7 @@ def check_run(path: str, owner: str) -> Path:
     except (OSError, ValueError):  # no name that a file can have
         found = False
     if not found:
-        raise UserError(f"{owner} names the run {path}, which is no run directory: it has no config.json.")
+        raise UserError(f"{owner} names the run {one_line(path)}, which is no run directory: it has no config.json.")
     return folder / "config.json"
 
 
