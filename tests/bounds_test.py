@@ -123,3 +123,27 @@ def test_types_of_fields():
     assert refused(StageSettings, until_loss="a") == "config.sft.until_loss must be a number or None, not 'a'."
     assert refused(StageSettings, data=[1]) == "config.sft.data must be a block of keys, not [1]."
     assert refused(StageSettings, steps=10**5000) == "config.sft.steps must be a whole number, not a value of type int."
+
+
+def test_settings_of_strangers():
+    from rlx import models
+    from rlx.train import optimizers, rollout_plan, rollout_settings, settings
+
+    for stages in (None, 3):
+        with pytest.raises(UserError, match="config.stages must name stages"):
+            settings.check({"stages": stages})
+    with pytest.raises(UserError, match="optimizer.learning_rate must be a number, not None"):
+        optimizers.build({"learning_rate": None}, 10)
+    with pytest.raises(UserError, match="config.rl.rollout.stop must be a sequence, each item a text, not 0"):
+        rollout_settings.check({"max_new_tokens": 4, "group": 2, "stop": 0}, {}, 8)
+    for path in ("x" * 5000, "a\0b"):
+        with pytest.raises(UserError, match="config.start names the run .*, which is no run directory"):
+            rollout_plan.check_run(path, "config.start")
+    for sizes, message in (
+        ({"hidden_size": 0}, "model.hidden_size must be at least 1"),
+        ({"num_layers": 10**9}, "model.num_layers must be at least 0 and at most 10000"),
+        ({"num_heads": "2"}, "model.num_heads must be a whole number, not '2'"),
+        ({"rope_theta": None}, "model.rope_theta must be a number, not None"),
+    ):
+        with pytest.raises(UserError, match=message):
+            models.build(sizes)

@@ -47,6 +47,15 @@ BAD = [
     (b'{"prompt": "p", "chosn": "c", "rejected": "r"}', "no field 'chosen' .* Did you mean 'chosn'"),
     (b'{"prompt": "p", "chosen": "", "rejected": "r"}', "field 'chosen' is empty"),
     (b'{"prompt": "p", "chosen": 1, "rejected": "r"}', "field 'chosen' must be a string, found int 1"),
+    (b'{"prompt": "p", "prompt": "q", "chosen": "c", "rejected": "r"}', "the key 'prompt' stands twice"),
+    (b'{"prompt": "p", "chosen": ' + b"[" * 90 + b"]" * 90 + b', "rejected": "r"}', "more than 64 levels"),
+    (b'{"prompt": "p", "chosen": "c", "rejected": ' + b"9" * 5000 + b"}", "not JSON .*4300 digits"),
+    (b'{"prompt": "p", "chosen": "c\0", "rejected": "r"}', "not JSON"),
+    (
+        b'{"prompt": "p", "chosen": {"' + b"k" * 99 + b'": 1}, "rejected": "r"}',
+        "must be a string, found dict ..k+[.]{4}$",
+    ),
+    (b"{" + b",".join(b'"k%d": 0' % i for i in range(5000)) + b"}", "no field 'prompt' among .{400,500} Rename"),
     (b'{"prompt": "' + b"x" * 400_000 + b'"}', "longer than 300000 bytes"),
 ]
 
@@ -125,3 +134,12 @@ def test_records_in_memory_are_named_by_number():
     rows = [json.loads(GOOD), {"prompt": "p", "chosen": "c"}]
     with pytest.raises(UserError, match=r"data.records\[1\]: no field 'rejected'"):
         MemorySource(Rows(memory_rows(rows), Parser("pairs"), "pairs", skip=False, limit=None, origin="data.records"))
+
+
+def test_numbers_that_no_float_holds(write):
+    line = b'{"prompt": "p", "chosen": "c", "rejected": "r", "rewards": [1, %s]}'
+    for number in (b"9" * 400, b"1e39", b"NaN", b"-Infinity", b"null", b"[1]"):
+        rows = jsonl_rows(write(line % b"2", line % number))
+        parser = Parser("auto", arrays={"rewards": "rewards"})
+        with pytest.raises(UserError, match="data.jsonl:2: field 'rewards' must hold 2 numbers, one per response"):
+            list(Rows(rows, parser, "pairs", skip=False, limit=None, origin="data"))

@@ -1,5 +1,6 @@
 """Tokenizers return what they were given, and say what is missing."""
 
+import json
 import sys
 
 import pytest
@@ -7,6 +8,7 @@ import tokenizers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlx.data import tokenizers
 from rlx.data.tokenizers import ByteTokenizer, IdTokenizer, build
 from rlx.errors import UserError
 
@@ -81,6 +83,38 @@ def test_config_errors_name_the_close_match():
         build({"name": "byte", "path": "x"})
     with pytest.raises(UserError, match="tokenizer 'hf' needs tokenizer.path"):
         build({"name": "hf"})
+
+
+def test_a_tokenizer_of_a_stranger_is_bounded(file, monkeypatch):
+    text = json.loads(file.read_text())
+    text["model"]["vocab"]["far"] = 2**31
+    far = file.with_name("far.json")
+    far.write_text(json.dumps(text))
+    with pytest.raises(UserError, match="far.json has the token id 2147483648, and the bound is 8388608"):
+        build({"name": "hf", "path": str(far)})
+    for content in (b"\xff", b"[" * 100_000, b'{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 1e400}}}'):
+        far.write_bytes(content)
+        with pytest.raises(UserError, match="far.json is not a tokenizer.json") as caught:
+            build({"name": "hf", "path": str(far)})
+        assert len(str(caught.value).splitlines()) == 1
+    monkeypatch.setattr(tokenizers, "MAX_FILE_BYTES", 100)
+    with pytest.raises(UserError, match="holds more than 100 bytes"):
+        build({"name": "hf", "path": str(file)})
+
+
+def test_a_panic_of_the_library_is_an_error_of_the_file(file):
+    class Panic(BaseException):
+        """As those of pyo3."""
+
+    tokenizer = build({"name": "hf", "path": str(file)})
+
+    class Broken:
+        def encode(self, *args, **kwargs):
+            raise Panic("index out of\nbounds")
+
+    tokenizer._tokenizer = Broken()
+    with pytest.raises(UserError, match=r"the tokenizer of .* fails .index out of\\nbounds.: the file is damaged"):
+        tokenizer.encode("a")
 
 
 def test_id_errors():
