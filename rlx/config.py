@@ -31,7 +31,7 @@ LONGEST_KEY, LONGEST_VALUE, LARGEST = 200, 2**16, 2**64  # of what a command lin
 OPEN_BLOCKS = ("method",)  # their keys are the method's own keywords, which rlx.build checks
 OPEN_WITHIN = ("method", "model.lora", "rl.rollout", *(f"{s}.packing" for s in ("sft", "reward", "preference", "rl")))
 """Blocks that take keys, and blocks, which they do not list; checked later. They themselves need not be listed."""
-OF_ANY_RUN = ("on_nan", "explode", "max_skips", "checksums", "data.chat_template")
+OF_ANY_RUN = ("engine", "mesh.sequence", "on_nan", "explode", "max_skips", "checksums", "data.chat_template")
 """Keys of a config that need not be listed: what a run does about faults, and who writes conversations out."""
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
