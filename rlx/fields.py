@@ -13,13 +13,14 @@ from rlx.errors import UserError, one_line
 LARGEST = 2**63
 
 
-def check(kind: type, values: Mapping[str, Any], where: str) -> None:
+def check(kind: type, values: Mapping[str, Any], where: str, *, leave: Any = None) -> None:
     """Makes sure that values have the types of the fields of a dataclass; an int passes for a float.
 
     Args:
       kind: the dataclass; fields whose type is no plain one take anything.
       values: by field.
       where: the block's name in messages, ``config.sft``.
+      leave: fields of this type are left to the caller.
 
     Raises:
       UserError: the first value of another type, or a whole number beyond 64 bits.
@@ -33,7 +34,7 @@ def check(kind: type, values: Mapping[str, Any], where: str) -> None:
     hints = _hints(kind)
     for name, value in values.items():
         hint = hints.get(name, Any)
-        if not _fits(value, hint):
+        if hint is not leave and not _fits(value, hint):
             raise UserError(f"{where}.{name} must be {_told(hint)}, not {shown(value)}.")
 
 
@@ -58,6 +59,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, own) for own in arguments)
     if origin in (tuple, list, Sequence):
+        if isinstance(value, str):  # a lone one, for which the caller has words of its own
+            return True
         return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
     if origin in (dict, Mapping):
         return isinstance(value, Mapping)

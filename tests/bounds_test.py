@@ -117,6 +117,7 @@ def test_types_of_fields():
 
     from rlx.train.settings import StageSettings
 
+    fields.check(StageSettings, {"steps": "x"}, "config.sft", leave=int)
     fields.check(StageSettings, {"steps": 3, "until_loss": 1, "data": {}, "method": "dpo"}, "config.sft")
     assert refused(StageSettings, steps=True) == "config.sft.steps must be a whole number, not True."
     assert refused(StageSettings, steps=2**63).startswith("config.sft.steps must be a whole number")

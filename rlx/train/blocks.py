@@ -25,7 +25,7 @@ def block_of(kind: type, values: Mapping[str, Any], name: str) -> Any:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and key not in values:
             raise UserError(f"{full} lacks the key {key!r}.")
-    types_of.check(kind, values, full)
+    types_of.check(kind, values, full, leave=int)  # whole numbers have bounds of their own: `integers`
     return kind(**values)
 
 
