@@ -20,7 +20,7 @@ def check(kind: type, values: Mapping[str, Any], where: str, *, leave: Any = Non
       kind: the dataclass; fields whose type is no plain one take anything.
       values: by field.
       where: the block's name in messages, ``config.sft``.
-      leave: fields of this type are left to the caller.
+      leave: fields of this type, or of some of it, are left to the caller.
 
     Raises:
       UserError: the first value of another type, or a whole number beyond 64 bits.
@@ -34,7 +34,7 @@ def check(kind: type, values: Mapping[str, Any], where: str, *, leave: Any = Non
     hints = _hints(kind)
     for name, value in values.items():
         hint = hints.get(name, Any)
-        if hint is not leave and not _fits(value, hint):
+        if leave not in (hint, *typing.get_args(hint)) and not _fits(value, hint):
             raise UserError(f"{where}.{name} must be {_told(hint)}, not {shown(value)}.")
 
 

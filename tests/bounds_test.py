@@ -145,6 +145,7 @@ def test_settings_of_strangers():
         ({"num_layers": 10**9}, "model.num_layers must be at least 0 and at most 10000"),
         ({"num_heads": "2"}, "model.num_heads must be a whole number, not '2'"),
         ({"rope_theta": None}, "model.rope_theta must be a number, not None"),
+        ({"name": None}, "unknown model None"),
     ):
         with pytest.raises(UserError, match=message):
             models.build(sizes)

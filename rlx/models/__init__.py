@@ -58,7 +58,7 @@ def _check_options(name: str, options: Mapping[str, Any], known: list[str]) -> N
 
 
 def _import_factory(name: str) -> Callable[..., Model]:
-    module_name, separator, attribute = name.partition(":")
+    module_name, separator, attribute = str(name).partition(":")
     if not separator:
         hint = close_matches(name, ["transformer", "hf"])
         raise UserError(f"unknown model {name!r}.{hint} Use 'transformer', 'hf' or 'package.module:factory'.")
