@@ -98,8 +98,8 @@ def read_template(variant: str, content: bytes, folder: Path) -> None:
     path.write_bytes(content)
     template = chat.find(str(path), _Special())
     assert template is not None
-    template.split([("user", "Hi <b>"), ("assistant", "yes")])
-    template.render([("system", "s"), ("user", "")], add_generation_prompt=True)
+    template.render([("user", "Hi <b>"), ("assistant", "")], add_generation_prompt=True)
+    template.split([("user", "Hi"), ("assistant", "yes")])
 
 
 def read_overrides(variant: str, content: bytes, folder: Path) -> None:
