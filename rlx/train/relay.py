@@ -49,10 +49,18 @@ class Relay:
 
 
 def _pass(source: socket.socket, sink: socket.socket, last: bool) -> None:
-    """Passes bytes on until the source ends; only the end of a client is passed on, too."""
+    """Passes bytes on until the source ends; only the end of a client is passed on, too.
+
+    A server that is gone takes nothing any more: what its client says is then dropped, and the client none the wiser.
+    """
+    there = True
     with contextlib.suppress(OSError):
         while content := source.recv(MOST):
-            sink.sendall(content)
+            try:
+                if there:
+                    sink.sendall(content)
+            except OSError:
+                there = False
     if last:
         for one in (source, sink):
             with contextlib.suppress(OSError):

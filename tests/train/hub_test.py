@@ -10,6 +10,7 @@ import pytest
 from rlx.errors import UserError
 from rlx.train import processes
 from rlx.train.hub import Hub, Member, Wire
+from rlx.train.relay import Relay
 from tests.train.two_processes import free_port
 
 TIMES = {"patience": 10.0, "silence": 10.0}
@@ -202,3 +203,23 @@ def test_one_that_goes_before_all_have_come_is_missed(meeting):
     assert wire.hear() is None
     first.join()
     assert heard[0].startswith("process 1 of 3 has ended without a word: start all of them")
+
+
+def test_a_relay_hides_the_end_of_its_server():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        relay = Relay(server.getsockname())
+        host, port = relay.address.split(":")
+        with socket.create_connection((host, int(port)), timeout=0.05) as client:
+            far, _ = server.accept()
+            with far:
+                client.sendall(b"hello")
+                far.sendall(far.recv(5) + b", too")
+                told = b""
+                while len(told) < 10:
+                    told += client.recv(10)
+                assert told == b"hello, too"
+            for _ in range(5):
+                client.sendall(b"still there?")
+                with pytest.raises(TimeoutError):
+                    client.recv(1)
+        relay.close()
