@@ -120,7 +120,9 @@ def curve(rows: Sequence[Mapping[str, Any]], name: str) -> Curve:
     steps, reward, entropy = (
         np.array([row[key] for row in own], float) for key in ("step", "reward", "rollout_entropy")
     )
-    covariance = np.array([row["covariance"] for row in own]) if all("covariance" in row for row in own) else None
+    covariance = (
+        np.array([row["covariance"] for row in own], float) if all("covariance" in row for row in own) else None
+    )
     window = min(max(1, round(WINDOW * len(steps) / steps[-1])), len(steps))
     law, note = None, f"only {steps[-1]:.0f} steps: a fit needs averages over {WINDOW}."
     if steps[-1] > WINDOW:

@@ -203,3 +203,11 @@ def test_rows_lack_nothing_and_pictures_have_room(tmp_path):
 def test_half_a_surrogate_pair_is_written_as_an_escape(tmp_path):
     write_atomically(tmp_path / "table.md", "a\ud800b")
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == "a\\ud800b"
+
+
+def test_a_metric_that_one_row_lacks_leaves_the_report_standing():
+    from rlx.report import entropy
+
+    row = {"stage": "rl", "split": "train", "reward": 0.5, "rollout_entropy": 1.0}
+    rows = [{**row, "step": step, "covariance": None if step == 2 else 0.5} for step in (1, 2, 3, 4)]
+    assert entropy.table([entropy.curve(rows, "a")])[0]["Cov > 0"] == 0.75
