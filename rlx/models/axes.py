@@ -21,6 +21,8 @@ RULES: dict[str | None, str | tuple[str, ...] | None] = {
     "length": "sequence",
     "tokens": ("data", "fsdp"),  # rows and positions as one dimension, where no position is split
     "keys": None,
+    "replica": "data",  # rows, while "fsdp" splits the width
+    "part": "fsdp",  # the width, while "sequence" splits positions
     "features": None,
     "vocab": "model",
     "heads": "model",
@@ -91,6 +93,18 @@ def splits_length() -> bool:
     """Whether the positions of a row are spread over devices."""
     mesh = _MESH.get()
     return mesh is not None and mesh.shape.get("sequence", 1) > 1
+
+
+def look_up(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """Rows ``[N * T]`` or ``[N, T]`` of a table ``("vocab", "embed")`` as an :func:`activation`.
+
+    Each device first looks all tokens of its replica up in its part of the width; then, one axis of the mesh at a time,
+    parts and rows change places. In one step XLA would copy the whole to every device.
+    """
+    if rows.ndim == 1:
+        return activation(constrain(table[rows], ("replica", "embed")))
+    x = constrain(table[constrain(rows, ("replica", None))], ("replica", None, "embed"))
+    return activation(constrain(x, ("replica", "length", "part")))
 
 
 def activation(x: jax.Array, feature: str = "features") -> jax.Array:

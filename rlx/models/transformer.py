@@ -208,8 +208,8 @@ class Transformer(nnx.Module):
     def embed(self, tokens: jax.Array) -> jax.Array:
         """``[N, T] -> [N * T, D]``, or ``[N, T, D]`` (:func:`rlx.models.axes.leading`)."""
         c, rows = self.config, tokens if axes.splits_length() else tokens.reshape(-1)
-        x = self.embedding[...].astype(c.dtype)[rows]
-        return axes.activation(x * np.asarray(c.hidden_size**0.5, c.dtype) if c.embed_scale else x)
+        x = axes.look_up(self.embedding[...].astype(c.dtype), rows)
+        return x * np.asarray(c.hidden_size**0.5, c.dtype) if c.embed_scale else x
 
     def output_matrix(self) -> jax.Array:
         """``[D, V]``: the transposed embedding when tied."""

@@ -107,3 +107,20 @@ def test_parameters_are_drawn_into_their_places_and_are_those_of_the_host():
         assert (leaf.shape, leaf.dtype) == (expected.shape, expected.dtype)
         assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim)
     assert len(current.method_state["labels"].addressable_shards[0].data) == 4  # 8 examples over fsdp
+
+
+@pytest.mark.parametrize("mesh", [{"data": 2, "fsdp": 2, "model": 2}, {"fsdp": 2, "sequence": 2}])
+def test_no_activation_is_copied_to_every_device_to_be_laid_out_anew(mesh, capfd):
+    model, built, placed = make_model("float32"), rlx.build("dpo"), sharding.make_mesh(mesh)
+    current = state.create_state(model, built, OPTIMIZER, Shapes(16, VOCAB, 100), seed=0, mesh=placed)
+    auxiliary = {"reference": jax.tree.map(jax.numpy.copy, current.params["policy"])}
+    batch = {
+        key: array[..., :-1] if array.ndim == 3 else array for key, array in make_batch(0, "dpo").items()
+    }  # so that "sequence" divides the positions
+    advance = step.make_train_step(model, built, OPTIMIZER, mesh=placed, prompt_length=PROMPT)
+    jax.config.update("jax_enable_compilation_cache", False)  # the compiler says so only when it runs
+    try:
+        advance.lower(current, sharding.put_batch(batch, placed), auxiliary).compile()
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+    assert "full rematerialization" not in capfd.readouterr().err
