@@ -73,11 +73,13 @@ def sample(
     plan, numbers = _split(sampling)
     if model.decode is not None and model.decode.unrolled is not None:
         model, params = model.decode.unrolled(params)
-    # what every process has on its host goes to the devices of all of them
-    prompts = (np.asarray(prompt_tokens, np.int32), np.asarray(prompt_valid, bool))
-    if isinstance(prompt_tokens, jax.Array):
-        prompts = jnp.asarray(prompt_tokens, jnp.int32), jnp.asarray(prompt_valid, bool)
+    prompts = _laid(prompt_tokens, jnp.int32), _laid(prompt_valid, bool)
     return _sample(model, plan, group, mesh, params, *prompts, numbers, key)
+
+
+def _laid(x: Any, kind: Any) -> Any:
+    """Arrays of a device as they are; what every process has on its host goes to the devices of all of them."""
+    return jnp.asarray(x, kind) if isinstance(x, jax.Array) else np.asarray(x, kind)
 
 
 def engine(model: Model, sampling: Sampling, *, mesh: Mesh | None = None) -> Engine:

@@ -70,6 +70,8 @@ class Wire:
         self._closed.set()
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError, ValueError):
+            self.lines.close()  # it holds the connection open
         self.connection.close()
 
 
