@@ -157,6 +157,8 @@ def compiled(wanted: Mapping[str, Any]) -> dict[str, Any]:
         command = [sys.executable, "-m", "experiments.scale_plan_step", str(path)]
         own = {key: value for key, value in os.environ.items() if key not in OF_THIS_MACHINE}
         done = subprocess.run(command, capture_output=True, text=True, env=own)
+    if done.returncode < 0:
+        raise UserError(f"the compiling process was ended by signal {-done.returncode}: the same command goes on here.")
     line = next((line for line in done.stdout.splitlines() if line.startswith("@case ")), None)
     if line is not None:
         return json.loads(line.removeprefix("@case "))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlx.errors import UserError
+from rlx.models.huggingface.files import Entry, read_header
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LARGEST_CONFIG = 1 << 20
@@ -90,7 +91,7 @@ def read_shapes(folder: Path) -> dict[tuple[int, str, str], tuple[int, ...]]:
     Raises:
         UserError: the file is missing or damaged, has no tensor, or one that is no matrix.
     """
-    found = _of_file(folder, lambda file, name: tuple(file.get_slice(name).get_shape()))
+    found = {key: entry.shape for key, entry in _entries(folder).items()}
     if not found or any(len(shape) != 2 for shape in found.values()):
         wrong = "a tensor that is no matrix" if found else "no tensor"
         raise UserError(f"{folder / WEIGHTS} has {wrong}: this is no adapter.")
@@ -99,24 +100,18 @@ def read_shapes(folder: Path) -> dict[tuple[int, str, str], tuple[int, ...]]:
 
 def read_tensors(folder: Path) -> dict[tuple[int, str, str], np.ndarray]:
     """``{(layer, target, 'a' or 'b'): array}``, the arrays as PEFT has them."""
-    return _of_file(folder, lambda file, name: file.get_tensor(name))
+    return {key: entry[(slice(None),) * len(entry.shape)] for key, entry in _entries(folder).items()}
 
 
-def _of_file(folder: Path, read: Callable[[Any, str], Any]) -> dict[tuple[int, str, str], Any]:
-    """``{(layer, target, 'a' or 'b'): what is read}`` of the tensors of an adapter."""
-    from safetensors import SafetensorError, safe_open
-
+def _entries(folder: Path) -> dict[tuple[int, str, str], Entry]:
+    """``{(layer, target, 'a' or 'b'): where it is}`` of the tensors of an adapter."""
     path = folder / WEIGHTS
     if not path.is_file():
         only = (
             " (adapter_model.bin is a pickle, which is never read)" if (folder / "adapter_model.bin").exists() else ""
         )
         raise UserError(f"{folder} has no {WEIGHTS}{only}.")
-    try:
-        with safe_open(path, "numpy") as file:
-            return {_key(path, name): read(file, name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (SafetensorError, OSError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}).") from None
+    return {_key(path, name): entry for name, entry in read_header(path).items()}
 
 
 _OURS = {name: target for target, name in NAMES.items()}

@@ -1,5 +1,7 @@
 """The plan beyond this machine: what a program moves, which meshes are tried, what a row says."""
 
+import subprocess
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,3 +112,10 @@ def test_operations_count_every_weight():
     np.testing.assert_allclose(once, 10 * (weights - embedding - norms), rtol=1e-4)
     adapted = scale_plan.operations(scale_plan.MODELS["llama_8b_lora"], 1, 0, 1)
     np.testing.assert_allclose(adapted / once, 0.8, rtol=1e-4)  # a frozen weight has no gradient
+
+
+def test_a_compiler_that_was_killed_is_no_row(monkeypatch):
+    ended = subprocess.CompletedProcess([], -9, "", "libtpu says something")
+    monkeypatch.setattr(scale_plan.subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(UserError, match="ended by signal 9: the same command goes on"):
+        scale_plan.compiled({})

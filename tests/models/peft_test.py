@@ -132,7 +132,7 @@ def test_files_that_are_missing_or_damaged(tmp_path):
     with pytest.raises(errors.UserError, match=r"has no adapter_model.safetensors \(adapter_model.bin is a pickle"):
         peft.read_settings(tmp_path)
     (tmp_path / peft.WEIGHTS).write_bytes((STORED / peft.WEIGHTS).read_bytes()[:-7])
-    with pytest.raises(errors.UserError, match="adapter_model.safetensors is damaged"):
+    with pytest.raises(errors.UserError, match="adapter_model.safetensors is truncated"):
         peft.read_settings(tmp_path)
     with pytest.raises(errors.UserError, match="this model has no adapters"):
         peft.load_adapter(STORED, models.build(peft_llama.config("llama")), {})
