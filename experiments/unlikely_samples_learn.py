@@ -19,13 +19,13 @@ from rlx.data.dataset import Dataset
 from rlx.evaluation.sampling import pass_at_k
 from rlx.rollout import rewards
 from rlx.train.assemble import Run, Stage, assemble
+from rlx.train.fresh import make_state
 from rlx.train.loop import HostBatch
 from rlx.train.main import train
 from rlx.train.responses import Responses, chosen_rows
 from rlx.train.restore import restore
 from rlx.train.sharding import put_batch
 from rlx.train.step import make_score, make_train_step
-from rlx.train.trainer import make_state
 
 TRIES = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of samples k of pass@k, the last of which are drawn."""

@@ -14,13 +14,14 @@ from rlx.report import tables
 from rlx.report.run_report import final_rows
 from rlx.train import processes
 from rlx.train.checkpoint import Checkpoints
+from rlx.train.kept import kept_reward_model
 from rlx.train.loop import Row
 from rlx.train.loop import evaluate as average
 from rlx.train.programs import as_read, standing, total_of
 from rlx.train.restore import Restored, open_run
 from rlx.train.sharding import put_batch, share
 from rlx.train.step import make_eval_step
-from rlx.train.trainer import kept_reward_model, programs_of
+from rlx.train.trainer import programs_of
 from rlx.train.workdir import CHECKPOINTS
 
 USAGE = f"""python -m rlx.evaluate --checkpoint=DIR [--data=FILE]
@@ -46,7 +47,7 @@ def evaluate(checkpoint: Restored, data: str | None = None) -> Row:
     dataset = _dataset(checkpoint, data)
     if stage.rollout is not None:
         return _of_responses(checkpoint, dataset)
-    beside, models = standing(stage, checkpoint.held, run.model)
+    beside, models = standing(stage, checkpoint.held, run)
     program = make_eval_step(
         run.model, stage.method, mesh=run.mesh, prompt_length=dataset.lengths.prompt, models=models
     )

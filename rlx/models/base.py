@@ -104,3 +104,7 @@ class Model(NamedTuple):
     softcap: float | None = None
     pretrained: Callable[..., Params] | None = None
     lora: Any = None
+
+    def blank(self) -> Params:
+        """Parameters, of which the shapes and types count."""
+        return self.init(0) if self.shapes is None else self.shapes()

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,12 +138,13 @@ class Checkpoints:
         """
         return self._read_notes(self.path(step), _FALL_BACK)
 
-    def restore(self, step: int, like: TrainState) -> Saved:
+    def restore(self, step: int, like: TrainState, *, without: Collection[str] = ()) -> Saved:
         """Reads a checkpoint into the shapes, types and shardings of ``like``.
 
         Args:
           step: one of :meth:`steps`.
           like: a state of the run that goes on, arrays or ``jax.ShapeDtypeStruct`` with shardings.
+          without: fields of the state that are not read, and stay as ``like`` has them.
 
         Raises:
           UserError: the checkpoint belongs to another model, method or optimiser.
@@ -151,7 +152,7 @@ class Checkpoints:
         """
         notes, path = self.notes(step), self.path(step)
         leaves.check(notes["leaves"], leaves.of(like), path)
-        return Saved(_read(self._checkpointer(), path, like, _FALL_BACK), notes)
+        return Saved(_read(path, like, _FALL_BACK, without), notes)
 
     def save_policy(self, name: str, params: Any, stage: str = "") -> None:
         """Keeps parameters (the reference of a stage) under a name of their own, outside of the rotation."""
@@ -172,7 +173,7 @@ class Checkpoints:
         if stage and of != stage:
             raise UserError(f"{path} is of the stage {of!r}, and the checkpoint is of {stage!r}: {_KEPT}")
         leaves.check(notes["leaves"], leaves.of({"policy": like}), path)
-        return _read(self._checkpointer(), path, {"policy": like}, _KEPT)["policy"]
+        return _read(path, {"policy": like}, _KEPT)["policy"]
 
     def tidy(self) -> None:
         """Removes what a killed run has left half-written, and puts back what it was about to replace."""
@@ -255,20 +256,33 @@ def _save(saver: Any, path: Path, *, state: Any, notes: Mapping[str, Any]) -> No
     saver.save(path, args=items, force=True)
 
 
-def _read(saver: Any, path: Path, like: Any, remedy: str) -> Any:
+def _read(path: Path, like: Any, remedy: str, without: Collection[str] = ()) -> Any:
+    """What :func:`_save` wrote, in the shapes, types and places of ``like``, whose branches ``without`` remain."""
     import orbax.checkpoint as ocp
 
-    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    flat, structure = jax.tree_util.tree_flatten_with_path(like)
+    skipped = {i for i, (where, _) in enumerate(flat) if leaves.name_of(where).split("/")[0] in without}
+    shapes = _as_dict(jax.tree.map(ocp.utils.to_shape_dtype_struct, like), skipped)
+    wanted = ocp.args.PyTreeRestore(
+        item=shapes,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(shapes),
+        partial_restore=bool(skipped),
+    )
     try:
-        found = saver.restore(path, args=ocp.args.Composite(state=ocp.args.StandardRestore(_as_dict(shapes))))
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            found = reader.restore(path / "state", args=wanted)
     except (ValueError, OSError, KeyError) as error:
         raise Damaged(path, _first_line(error), remedy) from error
-    return jax.tree.unflatten(jax.tree.structure(like), list(found["state"].values()))
+    return structure.unflatten([found.get(_number(i), leaf) for i, (_, leaf) in enumerate(flat)])
 
 
-def _as_dict(tree: Any) -> dict[str, Any]:
+def _as_dict(tree: Any, skipped: Collection[int] = ()) -> dict[str, Any]:
     """The leaves by number: what Orbax stores depends on no Python class, and empty branches cost nothing."""
-    return {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
+    return {_number(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree)) if i not in skipped}
+
+
+def _number(i: int) -> str:
+    return f"{i:05d}"
 
 
 def _first_line(error: Exception) -> str:

@@ -13,10 +13,11 @@ from rlx.errors import UserError
 def of(tree: Any) -> list[list[Any]]:
     """``[path, shape, type]`` of every leaf, in order."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [[_name(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in flat]
+    return [[name_of(path), list(leaf.shape), str(leaf.dtype)] for path, leaf in flat]
 
 
-def _name(path: tuple) -> str:
+def name_of(path: tuple) -> str:
+    """Where a leaf is in its tree, ``params/policy/embedding``."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

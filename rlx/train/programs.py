@@ -34,7 +34,7 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
       held: the policy as the stage started; None where nothing reads it.
       cache: folder of cached reference log-probabilities.
     """
-    beside, models = standing(stage, held, run.model)
+    beside, models = standing(stage, held, run)
     attached = _cached_reference(run, stage, {"train": train_set, "eval": held_out}, held, cache)
     auxiliary = {role: policy for role, policy in beside.items() if role != "reference" or not attached}
     size = stage.settings.batch_size
@@ -69,10 +69,10 @@ def make_programs(run: Run, stage: Stage, train_set: Dataset, held_out: Dataset,
     )
 
 
-def standing(stage: Stage, held: Any, model: Model) -> tuple[dict[str, Any], dict[str, Model]]:
+def standing(stage: Stage, held: Any, run: Run) -> tuple[dict[str, Any], dict[str, Model]]:
     """Parameters of the roles that do not follow the policy, and the models of those that have one of their own.
 
-    Of policies of ``model``, the moving part: a step takes the other from the policy that it trains.
+    Of policies of the run's model, the moving part: a step takes the other from the policy that it trains.
     """
     params: dict[str, Any] = {}
     models: dict[str, Model] = {}
@@ -80,10 +80,10 @@ def standing(stage: Stage, held: Any, model: Model) -> tuple[dict[str, Any], dic
         if rule.run is not None:
             from rlx.train.restore import restore  # it reads runs, and so stands above this module
 
-            other = restore(rule.run)
+            other = restore(rule.run, mesh=run.mesh, optimizer=False)
             params[role], models[role] = other.state.params["policy"], other.run.model
         elif not rule.follows:
-            params[role] = policies.start(role, moving(model, held), rule.count)
+            params[role] = policies.start(role, moving(run.model, held), rule.count)
     return params, models
 
 

@@ -120,7 +120,7 @@ def finder(run: Run, lengths: tuple[int, int], params: Any) -> Callable[..., Rew
         if name == STAGE:
             method = next(stage.method for stage in run.stages if stage.name == STAGE)
             return RewardModel(Trained(run.model, params, method, run.tokenizer), lengths, run.mesh, win_rate=win_rate)
-        trained = reward_model_of(name)
+        trained = reward_model_of(name, run.mesh)
         if trained.tokenizer.fingerprint != run.tokenizer.fingerprint:
             raise UserError(f"the reward model {name} has another tokenizer than this run.")
         return RewardModel(trained, lengths, run.mesh, win_rate=win_rate)
@@ -128,14 +128,14 @@ def finder(run: Run, lengths: tuple[int, int], params: Any) -> Callable[..., Rew
     return find
 
 
-def reward_model_of(path: str) -> Trained:
-    """What the stage ``reward`` of a run has trained, or else its last stage."""
+def reward_model_of(path: str, mesh: Mesh | None = None) -> Trained:
+    """What the stage ``reward`` of a run has trained, or else its last stage; read onto ``mesh``."""
     from rlx.train.checkpoint import Checkpoints
+    from rlx.train.kept import kept_reward_model
     from rlx.train.restore import restore  # it reads runs, and so stands above this module
-    from rlx.train.trainer import kept_reward_model
     from rlx.train.workdir import CHECKPOINTS
 
-    found = restore(path)
+    found = restore(path, mesh=mesh, optimizer=False)
     checkpoints = Checkpoints(found.folder / CHECKPOINTS)
     params = kept_reward_model(found.run, checkpoints, found.state.params["policy"])
     checkpoints.close()

@@ -48,7 +48,7 @@ def make_rollout_programs(
     """
     settings = stage.rollout
     assert settings is not None  # a stage of this kind
-    beside, models_of_roles = standing(stage, held, run.model)
+    beside, models_of_roles = standing(stage, held, run)
     lengths = train_set.lengths.prompt, settings.max_new_tokens
     models = finder(run, lengths, reward_model)
     reward = reward_of(settings, run, models)

@@ -1,6 +1,7 @@
 """Where arrays live: the ``{data, fsdp, model, sequence}`` mesh of a config, and what lies where on it."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,31 @@ def make_mesh(config: Mapping[str, int] | None = None) -> Mesh:
     Raises:
       UserError: unknown axis, a size below 1, or more devices asked for than there are.
     """
-    config = dict(config or {})
+    sizes, devices = _sizes(config or {}), jax.devices()
+    wanted = math.prod(sizes.values())
+    if wanted > len(devices):
+        raise errors.UserError(f"mesh {sizes} asks for {wanted} devices, there are {len(devices)}.")
+    if wanted < len(devices):
+        devices = _some(devices, wanted)
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=types, devices=devices)
+
+
+def fewer(config: Mapping[str, int], count: int) -> dict[str, int]:
+    """The sizes of a mesh, cut down to at most ``count`` devices: rows first, each size to a divisor of what it was.
+
+    >>> fewer({"data": 2, "fsdp": 4, "model": 2}, 4)
+    {'data': 1, 'fsdp': 2, 'model': 2, 'sequence': 1}
+    """
+    sizes = _sizes(config)
+    for axis, size in sizes.items():
+        others = math.prod(sizes.values()) // size
+        sizes[axis] = max((n for n in range(1, size + 1) if size % n == 0 and n * others <= count), default=1)
+    return sizes
+
+
+def _sizes(config: Mapping[str, int]) -> dict[str, int]:
+    """The size of every axis, as they are checked."""
     for axis, size in config.items():
         if axis not in AXES:
             raise errors.UserError(
@@ -30,15 +55,7 @@ def make_mesh(config: Mapping[str, int] | None = None) -> Mesh:
             )
         if not isinstance(size, int) or size < 1:
             raise errors.UserError(f"mesh.{axis} must be a whole number of at least 1, got {size!r}.")
-    shape = tuple(config.get(axis, 1) for axis in AXES)
-    wanted, devices = int(np.prod(shape)), jax.devices()
-    if wanted > len(devices):
-        raise errors.UserError(
-            f"mesh {dict(zip(AXES, shape, strict=True))} asks for {wanted} devices, there are {len(devices)}."
-        )
-    if wanted < len(devices):
-        devices = _some(devices, wanted)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return {axis: config.get(axis, 1) for axis in AXES}
 
 
 def _some(devices: list[Any], wanted: int) -> list[Any]:

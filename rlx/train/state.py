@@ -149,7 +149,7 @@ def blank_state(
         return TrainState(step, params, optimizer.init(moved), method_state, key, followers, memory)
 
     if policy is None or callable(policy):
-        policy = model.init(0) if model.shapes is None else model.shapes()
+        policy = model.blank()
     blank = jax.eval_shape(make, policy, dict(memory or {}))
     places = state_shardings(blank, model, method, optimizer, mesh)
     return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), blank, places)

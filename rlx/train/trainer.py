@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from rlx.data import pipeline
 from rlx.data.dataset import Dataset
 from rlx.errors import UserError
-from rlx.method import Shapes
 from rlx.models.moving import join, moving
 from rlx.report.loggers import JsonlLogger, Loggers, open_loggers
 from rlx.report.rows import truncate
@@ -23,21 +21,28 @@ from rlx.train import policies, processes
 from rlx.train.agreement import make_agreement
 from rlx.train.assemble import Run, Stage
 from rlx.train.checkpoint import Checkpoints
+from rlx.train.fresh import make_blank, make_state
 from rlx.train.interrupts import Interrupts
-from rlx.train.kept import keep_base, kept_policy, restore_state
+from rlx.train.kept import (
+    BEFORE_REWARD,
+    REFERENCE,
+    REWARD_MODEL,
+    keep_base,
+    kept_policy,
+    kept_reward_model,
+    restore_state,
+)
 from rlx.train.log import say
 from rlx.train.loop import Outlets, Programs, Row, run_stage
 from rlx.train.moved import part_of
 from rlx.train.programs import make_programs
-from rlx.train.sharding import lay, share
-from rlx.train.state import TrainState, blank_state, create_state, moving_params
+from rlx.train.restore import starting_policy
+from rlx.train.sharding import share
+from rlx.train.state import TrainState, moving_params
 from rlx.train.watch import Watch, Watching
 from rlx.train.workdir import CHECKPOINTS, METRICS, SPEED, Workdir, versions
 
 Stop = Callable[[str, int], bool]
-REFERENCE, BEFORE_REWARD, REWARD_MODEL = "reference", "before_reward", "reward_model"
-"""Names under which are kept: the policy at the start of a stage; that of the stage before ``reward``, which goes on
-after it; and what the stage ``reward`` has trained."""
 
 
 class Trainer:
@@ -211,21 +216,6 @@ def read_part(run: Run, stage: Stage) -> dict[str, Any]:
     return {} if stage.rollout else share(run.mesh)
 
 
-def kept_reward_model(run: Run, checkpoints: Checkpoints, policy: Any) -> Any:
-    """Parameters that the stage ``reward`` has trained, ``policy`` and ``method``; None before its end.
-
-    ``policy`` has their shapes and shardings.
-    """
-    stage = next((stage for stage in run.stages if stage.name == "reward"), None)
-    if stage is None:
-        return None
-    own, _ = stage.method.init(jax.random.PRNGKey(0), Shapes(run.model.hidden_size, run.model.vocab_size))
-    everywhere = NamedSharding(run.mesh, PartitionSpec())
-    like = {"policy": moving(run.model, policy), "method": jax.tree.map(lambda x: lay(x, everywhere), own)}
-    found = checkpoints.restore_policy(REWARD_MODEL, like)
-    return found and {**found, "policy": join(found["policy"], policy)}
-
-
 def programs_of(
     run: Run, stage: Stage, train_set: Dataset, held_out: Dataset, held: Any, reward_model: Any, cache: Path
 ) -> Programs:
@@ -237,38 +227,6 @@ def programs_of(
     if stage.rollout.evolution:
         return evolution.make_evolution_programs(run, stage, train_set, held_out, reward_model)
     return rollouts.make_rollout_programs(run, stage, train_set, held_out, held, reward_model)
-
-
-def starting_policy(run: Run) -> Any:
-    """The policy of ``config.start``; where the config names no run ``Model.pretrained``, which is read when a state is
-    made, or None.
-
-    A scalar head and adapters that it lacks are new; adapters that the model lacks are merged.
-
-    Raises:
-      UserError: the run has another model.
-    """
-    if run.settings.start is None:
-        return run.model.pretrained
-    from rlx.train.restore import restore  # it reads runs, and so stands above this module
-
-    start, own = restore(run.settings.start), run.model.init(run.settings.seed)
-    found = start.state.params["policy"]
-    if start.run.model.lora is not None and run.model.lora is None:
-        from rlx.models.lora import merge
-
-        found = merge(start.run.model, found)
-    of_run, wanted = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (found, own))
-    shapes = {path: leaf.shape for path, leaf in of_run.items()}
-    differing = [path for path, leaf in wanted.items() if shapes.get(path, leaf.shape) != leaf.shape]
-    names = {path: jax.tree_util.keystr(path) for path in wanted if path not in shapes}
-    differing += [path for path, name in names.items() if "head" not in name and "lora" not in name]
-    if differing or set(shapes) - set(wanted):
-        name = jax.tree_util.keystr((*differing, *sorted(set(shapes) - set(wanted), key=str))[0])
-        raise UserError(
-            f"config.start={run.settings.start} has another model than config.model: they differ in {name}."
-        )
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: of_run.get(path, leaf), own)
 
 
 def _other_versions(saved: dict[str, str]) -> str:
@@ -294,30 +252,3 @@ def load_data(run: Run, stage: Stage, folder: Path) -> tuple[Dataset, Dataset]:
         f"{report.eval} held out{flipped}{skipped}"
     )
     return train_set, held_out
-
-
-def make_state(run: Run, stage: Stage, examples: int, policy: Any = None) -> TrainState:
-    """A fresh state of a stage."""
-    parts, rest = _parts_of(run, stage, examples)
-    return create_state(*parts, **rest, seed=run.settings.seed, policy=policy)
-
-
-def make_blank(run: Run, stage: Stage, examples: int) -> TrainState:
-    """What a checkpoint of a stage is read into: shapes and places, no array."""
-    parts, rest = _parts_of(run, stage, examples)
-    return blank_state(*parts, **rest)
-
-
-def _parts_of(run: Run, stage: Stage, examples: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    shapes = Shapes(run.model.hidden_size, run.model.vocab_size, examples)
-    rest = {"mesh": run.mesh, "rules": stage.rules, "memory": memory_of(run, stage, examples)}
-    return (run.model, stage.method, stage.optimizer, shapes), rest
-
-
-def memory_of(run: Run, stage: Stage, examples: int) -> dict[str, Any]:
-    """What a stage remembers as it starts: nothing, unless it draws responses."""
-    if stage.rollout is None:
-        return {}
-    from rlx.train import memory  # it brings the tasks along
-
-    return memory.blank(run, stage, examples)

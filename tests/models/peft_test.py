@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from rlx import errors, models
-from rlx.models import peft
+from rlx.models import peft, peft_files
 from tests.models import peft_llama
 from tests.models.peft_llama import LORA, STORED
 
@@ -134,6 +134,9 @@ def test_files_that_are_missing_or_damaged(tmp_path):
     (tmp_path / peft.WEIGHTS).write_bytes((STORED / peft.WEIGHTS).read_bytes()[:-7])
     with pytest.raises(errors.UserError, match="adapter_model.safetensors is truncated"):
         peft.read_settings(tmp_path)
+    (tmp_path / peft.WEIGHTS).write_bytes((STORED / peft.WEIGHTS).read_bytes().replace(b'"F32"', b'"F{2"'))
+    with pytest.raises(errors.UserError, match="a tensor of type F{2; read are F64, F32, F16, BF16"):
+        peft_files.read_tensors(tmp_path)
     with pytest.raises(errors.UserError, match="this model has no adapters"):
         peft.load_adapter(STORED, models.build(peft_llama.config("llama")), {})
 

@@ -13,9 +13,10 @@ from rlx.errors import UserError
 from rlx.policy.evolution import eggroll_noise, eggroll_update, perturb
 from rlx.rollout import Sampling, sample
 from rlx.train.assemble import assemble
+from rlx.train.fresh import make_state
 from rlx.train.interrupts import Stopped
 from rlx.train.main import train
-from rlx.train.trainer import load_data, make_state, programs_of
+from rlx.train.trainer import load_data, programs_of
 
 pytestmark = pytest.mark.usefixtures("one_model")
 

@@ -20,7 +20,7 @@ from rlx.train import trainer
 from rlx.train.assemble import assemble
 from rlx.train.interrupts import Stopped
 from rlx.train.main import train
-from rlx.train.restore import restore
+from rlx.train.restore import restore, starting_policy
 from rlx.train.step import make_score
 from tests.tiny_run import tiny_config
 
@@ -127,7 +127,7 @@ def test_a_run_with_adapters_starts_from_one_without_and_back(tmp_path, finished
     found, before = restore(tmp_path / "adapters"), restore(finished)
     same(without(found.state.params["policy"]), before.state.params["policy"])
     after = assemble(own | {"start": str(tmp_path / "adapters")})
-    same(trainer.starting_policy(after), merge(found.run.model, found.state.params["policy"]))
+    same(starting_policy(after), merge(found.run.model, found.state.params["policy"]))
 
 
 def without(node):

@@ -12,7 +12,7 @@ import rlx
 from rlx import config as configs
 from rlx import errors, models
 from rlx.method import Shapes
-from rlx.train import assemble, programs, sharding, state, step, trainer
+from rlx.train import assemble, fresh, programs, sharding, state, step, trainer
 
 CONFIG = Path(__file__).parents[2] / "configs" / "preference.py"
 NAMES = configs.load_module(str(CONFIG)).NAMES
@@ -27,11 +27,11 @@ def stage_of(name: str):
     run = assemble.assemble(configs.load(f"{CONFIG}:{name},smoke"))
     stage = run.stages[-1]
     train_set, _ = trainer.load_data(run, stage, Path("unused"))
-    current = trainer.make_state(run, stage, len(train_set))
+    current = fresh.make_state(run, stage, len(train_set))
     batch = programs.as_read(
         next(train_set.batches(stage.settings.batch_size, seed=0, mismatched=stage.mismatched)), stage.method
     )
-    beside, _ = programs.standing(stage, current.params["policy"], run.model)
+    beside, _ = programs.standing(stage, current.params["policy"], run)
     return run, stage, current, batch, beside, train_set.lengths.prompt
 
 

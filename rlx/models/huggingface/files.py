@@ -40,7 +40,15 @@ class Entry(NamedTuple):
     begin: int
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        """A part of the tensor, copied: only its pages are read."""
+        """A part of the tensor, copied: only its pages are read.
+
+        Raises:
+            UserError: its type is none of :data:`DTYPES`.
+        """
+        if self.dtype not in DTYPES:
+            raise UserError(
+                f"{self.file} has a tensor of type {one_line(self.dtype, 20)}; read are {', '.join(DTYPES)}."
+            )
         kind = np.dtype(DTYPES[self.dtype])
         size = math.prod(self.shape) * kind.itemsize
         if not size:
