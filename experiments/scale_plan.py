@@ -4,7 +4,8 @@ r"""Does a step fit, before a pod is there to try it: training steps of 1B and 8
                                   [--models=llama_8b] [--topologies=v5e:4x4]
 
 The whole step of DPO and of GRPO with a KL penalty (policy and reference forward, backward, AdamW with float32 moments,
-float32 parameters, bfloat16 activations, layers recomputed) is compiled ahead of time by the compiler of the
+float32 parameters, bfloat16 activations, layers recomputed, the reference held in bfloat16 as
+``config.policies.reference.dtype`` has it) is compiled ahead of time by the compiler of the
 accelerator, without one: it needs ``pip install rlx[tpu]``, or ``--libtpu`` names a folder that holds the package
 libtpu; and for ``--topologies=h200:1x1x8``, which is not in the default list, ``pip install rlx[cuda]`` and ptxas on
 the PATH. Meshes are tried in order until the step fits: fsdp alone, then heads and vocabulary split over ``model``,
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -188,7 +190,7 @@ def row_of(c: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
     row = {key: case[key] for key in KEYS} | {"chips": chips_of(case["topology"])}
     found = compiled(job(c, case))
     if "error" in found:
-        return row | {"fits": False, "error": found["error"]}
+        return row | {"fits": False, **wanted_memory(found["error"])}
     chip, sizes = CHIPS[case["topology"].partition(":")[0]], found["bytes"]
     group, _ = METHODS[case["method"]]
     work = operations(MODELS[case["model"]], c["rows"] * group, c["prompt"], c["response"])
@@ -202,6 +204,16 @@ def row_of(c: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
     row |= {"compute_s": compute, "links_s": links, "estimate_s": max(compute, links)}
     tokens = c["rows"] * group * (c["prompt"] + c["response"])
     return row | {"estimate_tokens_per_s": tokens / max(compute, links), "compile_s": found["compile_s"]}
+
+
+def wanted_memory(error: str) -> dict[str, Any]:
+    """What a TPU's compiler that has run out of memory says of it, or else its words.
+
+    >>> wanted_memory("... Ran out of memory in memory space hbm. Used 15.79G of 15.75G hbm. Exceeded ...")
+    {'peak_gib': 15.79, 'memory_gib': 15.75}
+    """
+    found = re.search(r"Used ([\d.]+)G of ([\d.]+)G hbm", error)
+    return {"error": error} if found is None else {"peak_gib": float(found[1]), "memory_gib": float(found[2])}
 
 
 def work(c: Mapping[str, Any], ledger: Ledger, folder: Path) -> str:
@@ -227,8 +239,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     rows = [row for row in rows if "peak_gib" in row]
     figure, (axis,) = plots.blank(1, "GiB of one device, from the compiler", height=1.4 + 0.32 * len(rows))
     for i, row in enumerate(reversed(rows)):
-        axis.barh(i, row["state_gib"], color="tab:blue")
-        axis.barh(i, row["peak_gib"] - row["state_gib"], left=row["state_gib"], color="tab:orange")
+        state = row.get("state_gib", 0.0)  # a compiler that has given up names the whole alone
+        axis.barh(i, state, color="tab:blue")
+        axis.barh(i, row["peak_gib"] - state, left=state, color="tab:orange")
         axis.plot([row["memory_gib"]] * 2, [i - 0.4, i + 0.4], color="black")
     axis.set_yticks(range(len(rows)), [" ".join(row[key] for key in KEYS) for row in reversed(rows)], fontsize=7)
     axis.set_xlabel("state, temporary; line: what there is")

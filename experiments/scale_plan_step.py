@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -79,6 +80,12 @@ def batch_of(case: dict[str, Any], method: Method, mesh: Mesh) -> dict[str, jax.
     return batch | {name: x for name, x in brought.items() if name in names}
 
 
+def as_held(rule: policies.Rule, blank: Any) -> Any:
+    """What ``policies.held_as`` makes of parameters, in the same places."""
+    held = jax.eval_shape(partial(policies.held_as, rule), blank)
+    return jax.tree.map(lambda x, of: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=of.sharding), held, blank)
+
+
 def compile_case(case: dict[str, Any]) -> dict[str, Any]:
     """What the compiler says of the step of a case.
 
@@ -91,8 +98,9 @@ def compile_case(case: dict[str, Any]) -> dict[str, Any]:
     model, method, optimizer = models.build(case["model"]), rlx.build(METHODS[case["method"]]), optax.adamw(1e-6)
     blank = state.blank_state(model, method, optimizer, Shapes(model.hidden_size, model.vocab_size), mesh=mesh)
     on_the_fly = case["reference"] == "on the fly"
-    auxiliary = {"reference": moving(model, blank.params["policy"])} if on_the_fly else {}
-    rules = {"reference": policies.Rule()}
+    rule = policies.Rule(dtype="bfloat16")
+    auxiliary = {"reference": as_held(rule, moving(model, blank.params["policy"]))} if on_the_fly else {}
+    rules = {"reference": rule}
     began = time.perf_counter()
     options = {"prompt_length": case["prompt"], "micro_batches": case["micro_batches"], "rules": rules}
     with as_on(devices):

@@ -29,6 +29,7 @@ ROLES = {
 SAMPLER = "sampler"
 """The follower that responses are drawn from where it is not the policy of the moment; no loss reads it."""
 UPDATES = ("fixed", "ema", "snapshot")
+DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Rule:
       every: steps between snapshots.
       count: how many opponents there are: snapshots push the oldest out. 1 for the other roles.
       run: a run directory whose policy a fixed role is; it may be of another size, with the same tokens.
+      dtype: type in which a fixed role is held: ``bfloat16`` takes half the memory of float32. None: as the policy.
     """
 
     update: str = "fixed"
@@ -49,6 +51,7 @@ class Rule:
     every: int = 100
     count: int = 1
     run: str | None = None
+    dtype: str | None = None
 
     @property
     def follows(self) -> bool:
@@ -100,12 +103,24 @@ def _rule(role: str, block: Mapping[str, Any]) -> Rule:
         raise UserError(f"{name}.count={rule.count}: only opponents that are snapshots can be several.")
     if rule.run is not None and (rule.follows or role == "opponents"):
         raise UserError(f"{name}.run: only a fixed reference, anchor or teacher can be the policy of another run.")
+    if rule.dtype not in (None, *DTYPES):
+        near = close_matches(str(rule.dtype), DTYPES)
+        raise UserError(f"{name}.dtype: unknown {rule.dtype!r}.{near} Known: {', '.join(DTYPES)}.")
+    if rule.dtype and rule.follows:
+        raise UserError(f"{name}.dtype: a role that follows the policy is held as the policy is.")
     return rule
 
 
 def keeps_start(rules: Mapping[str, Rule]) -> bool:
     """Whether a role is the policy as the stage started."""
     return any(not rule.follows and rule.run is None for rule in rules.values())
+
+
+def held_as(rule: Rule, params: Any) -> Any:
+    """Parameters of a fixed role in the type of its rule."""
+    if rule.dtype is None:
+        return params
+    return jax.tree.map(lambda x: x.astype(rule.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
 
 
 def followers(rules: Mapping[str, Rule], policy: Any) -> dict[str, Any]:

@@ -81,9 +81,9 @@ def standing(stage: Stage, held: Any, run: Run) -> tuple[dict[str, Any], dict[st
             from rlx.train.restore import restore  # it reads runs, and so stands above this module
 
             other = restore(rule.run, mesh=run.mesh, optimizer=False)
-            params[role], models[role] = other.state.params["policy"], other.run.model
+            params[role], models[role] = policies.held_as(rule, other.state.params["policy"]), other.run.model
         elif not rule.follows:
-            params[role] = policies.start(role, moving(run.model, held), rule.count)
+            params[role] = policies.start(role, policies.held_as(rule, moving(run.model, held)), rule.count)
     return params, models
 
 
@@ -110,6 +110,7 @@ def _cached_reference(
         return {}
     used, wanted = stage.settings.steps * stage.settings.batch_size, run.settings.reference
     if reference.is_cached(stage.method, wanted, used, len(data["train"])):
+        held = policies.held_as(rule, held)
         return {split: _scored(run, stage, dataset, held, cache) for split, dataset in data.items()}
     if wanted == "cached":
         names = ", ".join(sorted(reference.needed(stage.method)))

@@ -64,6 +64,7 @@ class Trainer:
         self.group.lead(self.checkpoints.tidy)
         self.newest = self.checkpoints.newest()
         self.notes = None if self.newest is None else self.checkpoints.notes(self.newest)
+        self.start: Any = None  # what the next stage starts from
         self.results: dict[str, Row] = dict(self.notes["results"]) if self.notes else {}
         self.began = time.monotonic() - (self.notes["wall_s"] if self.notes else 0.0)
 
@@ -77,22 +78,22 @@ class Trainer:
         loggers = Loggers(())
         if self.group.leads:
             loggers = open_loggers(self.folder.path, self.plan.settings.loggers, self.plan.config)
-        policy, notes = None if self.notes else starting_policy(self.plan), self.notes
+        self.start, notes = None if self.notes else starting_policy(self.plan), self.notes
         try:
             for stage in left:
-                policy, notes = self._after(stage, self._stage(stage, loggers, policy, notes), policy), None
+                self.start, notes = self._after(stage, self._stage(stage, loggers, notes)), None
         finally:
             loggers.close()
             self.checkpoints.close()
         return self._finish()
 
-    def _after(self, stage: Stage, state: TrainState, before: Any) -> Any:
+    def _after(self, stage: Stage, state: TrainState) -> Any:
         """The policy that the next stage starts from: a reward model is none, and is kept for the stages to come."""
         policy, model = state.params["policy"], self.plan.model
         if stage.name != "reward" or stage is self.plan.stages[-1]:
             return policy
         self.checkpoints.save_policy(REWARD_MODEL, moving_params(model, state.params))
-        return before if before is not None else kept_policy(model, self.checkpoints, BEFORE_REWARD, policy)
+        return kept_policy(model, self.checkpoints, BEFORE_REWARD, policy)
 
     def _first_stage(self) -> int:
         """The number of the stage to go on with: the checkpoint's own, which may be at its end."""
@@ -106,11 +107,12 @@ class Trainer:
             )
         return names.index(self.notes["stage"])
 
-    def _stage(self, stage: Stage, loggers: Loggers, policy: Any, notes: dict[str, Any] | None) -> TrainState:
+    def _stage(self, stage: Stage, loggers: Loggers, notes: dict[str, Any] | None) -> TrainState:
         """Runs a stage from its start, or from the checkpoint that ``notes`` belong to."""
         train_set, held_out = self.group.first(lambda: load_data(self.plan, stage, self.folder.path))
         if notes is None:
-            state = make_state(self.plan, stage, len(train_set), policy)
+            state = make_state(self.plan, stage, len(train_set), self.start)
+            self.start = None  # a policy of real size that nobody reads would stand in the way of the stage
             self._keep_start(stage, state)
             held, left = self._new_reference(stage, state), {}
         else:
@@ -131,6 +133,7 @@ class Trainer:
         outlets = Outlets(loggers, save, self.interrupts, self.stop, self.watch, self._speed, self.agree)
         judge = kept_reward_model(self.plan, self.checkpoints, state.params["policy"])
         programs = programs_of(self.plan, stage, train_set, held_out, held, judge, self.folder.path / "cache")
+        del held  # the programs have of it what they read
         state, self.results[stage.name] = run_stage(stage, programs, outlets, state, batches, **left)
         return state
 

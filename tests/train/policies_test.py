@@ -52,6 +52,8 @@ def test_a_method_says_which_policies_it_reads():
         ({"reference": {"update": "snapshot", "every": 0}}, "every must be a whole number of at least 1, not 0"),
         ({"reference": {"update": "snapshot", "count": 2}}, "only opponents that are snapshots can be several"),
         ({"reference": {"update": "ema", "run": "runs/a"}}, "only a fixed reference, anchor or teacher"),
+        ({"reference": {"dtype": "bfloat"}}, "dtype: unknown 'bfloat'. Did you mean 'bfloat16'"),
+        ({"reference": {"update": "ema", "dtype": "bfloat16"}}, "a role that follows the policy is held as the policy"),
     ],
 )
 def test_wrong_rules(config, message):
