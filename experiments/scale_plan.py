@@ -4,12 +4,12 @@ r"""Does a step fit, before a pod is there to try it: training steps of 1B and 8
                                   [--models=llama_8b] [--topologies=v5e:4x4]
 
 The whole step of DPO and of GRPO with a KL penalty (policy and reference forward, backward, AdamW with float32 moments,
-float32 parameters, bfloat16 activations, layers recomputed, the reference held in bfloat16 as
-``config.policies.reference.dtype`` has it) is compiled ahead of time by the compiler of the
-accelerator, without one: it needs ``pip install rlx[tpu]``, or ``--libtpu`` names a folder that holds the package
-libtpu; and for ``--topologies=h200:1x1x8``, which is not in the default list, ``pip install rlx[cuda]`` and ptxas on
-the PATH. Meshes are tried in order until the step fits: fsdp alone, then heads and vocabulary split over ``model``,
-positions over ``sequence``.
+float32 parameters, bfloat16 activations, layers recomputed, the reference held in bfloat16 by
+``config.policies.reference.dtype``) is compiled ahead of time by the compiler of the accelerator, without one: it needs
+``pip install rlx[tpu]``, or ``--libtpu`` names a folder that holds the package libtpu; and for
+``--topologies=h200:1x1x8``, which is not in the default list, ``pip install rlx[cuda]`` and ptxas on the PATH. Meshes
+are tried in order until the step fits: fsdp alone, then heads and vocabulary split over ``model``, positions over
+``sequence``. Responses are drawn at another time, beside the state alone.
 
 Sequences are of 512 prompt and 1536 response tokens, 16 pairs or 16 prompts with 8 responses to a step. In as many
 micro-batches as it takes, a device works off one pair, or one response, at a time.
@@ -91,6 +91,8 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 OF_THIS_MACHINE = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 KEYS = ("model", "method", "topology", "mesh")
+UNSHOWN = ("chips", "parameters", "sequences", "compute_s", "links_s", "estimate_s", "compile_s")
+"""What stands in ``metrics.jsonl`` and ``table.csv`` alone."""
 
 
 def config(size: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,25 +228,32 @@ def work(c: Mapping[str, Any], ledger: Ledger, folder: Path) -> str:
             done.append(tuple(case[key] for key in KEYS))
             progress.update(len(done), f"{case['model']} {case['method']} {case['topology']} {case['mesh']}")
     rows = [row for row in ledger.rows if tuple(row[key] for key in KEYS) in done]
-    shown = [{name: value for name, value in row.items() if name not in ("compile_s", "chips")} for row in rows]
-    text = tables.markdown(shown)
+    text = tables.markdown([{name: value for name, value in row.items() if name not in UNSHOWN} for row in rows])
     write_atomically(folder / "table.md", text + "\n")
-    write_atomically(folder / "table.csv", tables.csv_text(shown))
+    write_atomically(folder / "table.csv", tables.csv_text(rows))
     plot(rows, folder / "plot.png")
     return text
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Memory of a device by case, against what the chip has."""
+    """Memory of a device by case, as a share of what the chip has."""
     rows = [row for row in rows if "peak_gib" in row]
-    figure, (axis,) = plots.blank(1, "GiB of one device, from the compiler", height=1.4 + 0.32 * len(rows))
+    figure, (axis,) = plots.blank(1, "memory of one device, from the compiler", height=1.4 + 0.32 * len(rows))
     for i, row in enumerate(reversed(rows)):
-        state = row.get("state_gib", 0.0)  # a compiler that has given up names the whole alone
-        axis.barh(i, state, color="tab:blue")
-        axis.barh(i, row["peak_gib"] - state, left=state, color="tab:orange")
-        axis.plot([row["memory_gib"]] * 2, [i - 0.4, i + 0.4], color="black")
+        state, whole = row.get("state_gib", 0.0), row["peak_gib"]  # a compiler that has given up names the whole alone
+        axis.barh(i, state / row["memory_gib"], color="tab:blue")
+        axis.barh(i, (whole - state) / row["memory_gib"], left=state / row["memory_gib"], color="tab:orange")
+        axis.text(
+            max(whole / row["memory_gib"], 1) + 0.02,
+            i,
+            f"{whole:.1f} of {row['memory_gib']:.1f} GiB",
+            va="center",
+            fontsize=7,
+        )
+    axis.axvline(1, color="black")
     axis.set_yticks(range(len(rows)), [" ".join(row[key] for key in KEYS) for row in reversed(rows)], fontsize=7)
-    axis.set_xlabel("state, temporary; line: what there is")
+    axis.set_xlim(0, 1.6)
+    axis.set_xlabel("share of what there is: state, then temporary")
     plots.save(figure, path)
 
 
