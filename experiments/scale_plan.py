@@ -238,22 +238,17 @@ def work(c: Mapping[str, Any], ledger: Ledger, folder: Path) -> str:
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Memory of a device by case, as a share of what the chip has."""
     rows = [row for row in rows if "peak_gib" in row]
-    figure, (axis,) = plots.blank(1, "memory of one device, from the compiler", height=1.4 + 0.32 * len(rows))
+    figure, (axis,) = plots.blank(1, "memory of one device: state, temporary", height=1.4 + 0.32 * len(rows))
     for i, row in enumerate(reversed(rows)):
         state, whole = row.get("state_gib", 0.0), row["peak_gib"]  # a compiler that has given up names the whole alone
         axis.barh(i, state / row["memory_gib"], color="tab:blue")
         axis.barh(i, (whole - state) / row["memory_gib"], left=state / row["memory_gib"], color="tab:orange")
-        axis.text(
-            max(whole / row["memory_gib"], 1) + 0.02,
-            i,
-            f"{whole:.1f} of {row['memory_gib']:.1f} GiB",
-            va="center",
-            fontsize=7,
-        )
+        text = f"{whole:.1f} of {row['memory_gib']:.1f} GiB"
+        axis.text(max(whole / row["memory_gib"], 1) + 0.02, i, text, va="center", fontsize=7)
     axis.axvline(1, color="black")
     axis.set_yticks(range(len(rows)), [" ".join(row[key] for key in KEYS) for row in reversed(rows)], fontsize=7)
     axis.set_xlim(0, 1.6)
-    axis.set_xlabel("share of what there is: state, then temporary")
+    axis.set_xlabel("share of what there is")
     plots.save(figure, path)
 
 
