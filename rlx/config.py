@@ -29,7 +29,8 @@ ABSENT = "(absent)"
 MAX_BYTES = 2**24  # of a config.json
 LONGEST_KEY, LONGEST_VALUE, LARGEST = 200, 2**16, 2**64  # of what a command line sets
 OPEN_BLOCKS = ("method",)  # their keys are the method's own keywords, which rlx.build checks
-OPEN_WITHIN = ("method", "model.lora", "rl.rollout", *(f"{s}.packing" for s in ("sft", "reward", "preference", "rl")))
+OPEN_WITHIN = ("method", "model.lora", "policies", "rl.rollout")
+OPEN_WITHIN += tuple(f"{stage}.packing" for stage in ("sft", "reward", "preference", "rl"))
 """Blocks that take keys, and blocks, which they do not list; checked later. They themselves need not be listed."""
 OF_ANY_RUN = ("engine", "mesh.sequence", "on_nan", "explode", "max_skips", "checksums", "data.chat_template")
 """Keys of a config that need not be listed: what a run does about faults, and who writes conversations out."""
@@ -95,8 +96,8 @@ def override(config: ConfigDict, overrides: Mapping[str, Any], *, parse: bool = 
     """A locked copy of `config` with some values replaced, in the order given.
 
     Keys are dotted (``method.beta``) and must exist, except under ``method``, whose keywords belong to the
-    method, in ``model.lora``, under ``rl.rollout`` and in the block ``packing`` of a stage: what reads them checks
-    them. A value keeps the type of the one it replaces; an int passes for a float, and None for anything but a bool.
+    method, in ``model.lora`` and ``policies``, under ``rl.rollout`` and in the block ``packing`` of a stage: what reads
+    them checks them. A value keeps the type of the one it replaces; an int passes for a float, and None for anything but a bool.
     ``method`` itself may be replaced by a name (``{"method": "ipo"}``: ipo with its own defaults) or by a whole block.
 
     Args:

@@ -255,6 +255,8 @@ def test_rollouts_take_keys_that_the_file_does_not_list():
 def test_a_stage_takes_a_block_that_the_file_does_not_list(config):
     found = configs.override(config, {"sft.packing.multiple": "8"}, parse=True)
     assert found.sft.packing.to_dict() == {"multiple": 8}
+    found = configs.override(config, {"policies.reference.dtype": "bfloat16"}, parse=True)
+    assert found.policies.to_dict() == {"reference": {"dtype": "bfloat16"}}
     assert "config.sft has no key 'pack'" in message(configs.override, config, {"sft.pack.multiple": "8"})
 
 
