@@ -95,9 +95,10 @@ def config_of(module: ModuleType, spec: str) -> ConfigDict:
 def override(config: ConfigDict, overrides: Mapping[str, Any], *, parse: bool = False) -> ConfigDict:
     """A locked copy of `config` with some values replaced, in the order given.
 
-    Keys are dotted (``method.beta``) and must exist, except under ``method``, whose keywords belong to the
-    method, in ``model.lora`` and ``policies``, under ``rl.rollout`` and in the block ``packing`` of a stage: what reads
-    them checks them. A value keeps the type of the one it replaces; an int passes for a float, and None for anything but a bool.
+    Keys are dotted (``method.beta``) and must exist, except under ``method``, whose keywords belong to the method, in
+    ``model.lora`` and ``policies``, under ``rl.rollout`` and in the block ``packing`` of a stage: what reads them
+    checks them. A value keeps the type of the one it replaces; an int passes for a float, and None for anything but a
+    bool.
     ``method`` itself may be replaced by a name (``{"method": "ipo"}``: ipo with its own defaults) or by a whole block.
 
     Args:
