@@ -106,8 +106,12 @@ class Run(NamedTuple):
     stages: tuple[Stage, ...]
 
 
-def assemble(config: Mapping[str, Any] | ConfigDict) -> Run:
+def assemble(config: Mapping[str, Any] | ConfigDict, *, to_train: bool = True) -> Run:
     """Builds what a config describes; reads no data and touches no file.
+
+    Args:
+      config: nested dicts.
+      to_train: False: what training alone reads, data files and the run that it starts from, need not be there.
 
     Raises:
       UserError: anything that is wrong with the config, the data file's name included.
@@ -122,9 +126,9 @@ def assemble(config: Mapping[str, Any] | ConfigDict) -> Run:
             f"config.model.vocab_size={model.vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size} tokens."
         )
     mesh = make_mesh(settings.mesh)
-    if settings.start is not None:
+    if settings.start is not None and to_train:
         check_run(settings.start, "config.start")
-    stages = tuple(_stage(name, settings, model, mesh) for name in settings.stages)
+    stages = tuple(_stage(name, settings, model, mesh, to_train) for name in settings.stages)
     running = tuple(stage for stage in stages if stage.settings.steps)
     if not running:
         raise UserError("every stage has steps=0: there is nothing to train.")
@@ -158,7 +162,7 @@ def _model_config(config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, 
     return own
 
 
-def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
+def _stage(name: str, settings: Settings, model: Model, mesh: Mesh, to_train: bool) -> Stage:
     block = settings.stage(name)
     method, rollout = plan(settings, model) if name == "rl" else (build(settings.method_of(name)), None)
     updates = block.steps * (rollout.updates if rollout else 1)
@@ -172,7 +176,7 @@ def _stage(name: str, settings: Settings, model: Model, mesh: Mesh) -> Stage:
     rules = policies.check(settings.policies if name == settings.stages[-1] and name != "sft" else {}, method)
     if rollout and rollout.sync_every > 1:
         rules[policies.SAMPLER] = Rule("snapshot", every=rollout.sync_every * rollout.updates)
-    data = _data(_with_task(settings), block, kind)
+    data = _data(_with_task(settings), block, kind, to_train)
     return Stage(name, block, method, optimizer, data, kind, rules, rollout, _mapped(name, settings, model, mesh))
 
 
@@ -242,13 +246,13 @@ def _kind(block: StageSettings, method: Method) -> str:
     return method.data if block.kind == "auto" else block.kind
 
 
-def _data(shared: Mapping[str, Any], block: StageSettings, kind: str) -> dict[str, Any]:
+def _data(shared: Mapping[str, Any], block: StageSettings, kind: str, to_train: bool) -> dict[str, Any]:
     """The stage's data block, checked; flipped labels concern pairs alone, so other kinds of data leave them out."""
     data = {**shared, **block.data}
     if kind in ("sft", "lists") and "flip_rate" not in block.data:
         data["flip_rate"] = 0.0
     checked = pipeline.check(data, kind)
-    if checked["source"] == "jsonl":
+    if checked["source"] == "jsonl" and to_train:
         for key in ("path", "eval_path"):
             if checked[key] is not None:
                 find_file(checked[key])

@@ -84,14 +84,14 @@ def _assemble_on(mesh: Mesh | None, folder: Path) -> Run:
     """What the config of a run describes, on other devices than it trained on where that is asked for or cannot be."""
     config = read_config(folder).to_dict()
     if mesh is not None:  # that of another run, over which the batches of this one need not divide
-        return assemble({**config, "mesh": {}, "engine": "jit"})._replace(mesh=mesh)
+        return assemble({**config, "mesh": {}, "engine": "jit"}, to_train=False)._replace(mesh=mesh)
     own, count = config.get("mesh") or {}, jax.device_count()
     sizes = fewer(own, count)
     wanted, there = math.prod(own.values()), math.prod(sizes.values())
     if wanted > there:
         say(f"{folder} ran on {wanted} devices: it is read onto {there} of the {count} here, mesh {sizes}")
         config["mesh"] = sizes
-    return assemble(config)
+    return assemble(config, to_train=False)
 
 
 def _stage_of(run: Run, folder: Path, name: str, asked: str) -> Stage:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rlx.errors import UserError
+from rlx.evaluate import evaluate
 from rlx.report.rows import read_rows
 from rlx.train.main import train
 from rlx.train.restore import restore
@@ -47,6 +48,16 @@ def test_a_run_is_read_onto_the_mesh_of_another(tmp_path, finished):
     assert found.run.mesh == mesh
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(found.state.params)} == {8}
     same(found.state, restore(finished).state)
+
+
+def test_a_run_outlives_its_data_and_the_run_that_it_started_from(tmp_path, finished):
+    config = json.loads((finished / "config.json").read_text())
+    data = {key: value for key, value in config["data"].items() if key != "records"}
+    data |= {"source": "jsonl", "path": "/gone/pairs.jsonl"}
+    found = restore(moved(finished, tmp_path / "run", start="/gone/run", data=data))
+    same(found.state, restore(finished).state)
+    with pytest.raises(UserError, match=r"data.path: no file /gone/pairs.jsonl"):
+        evaluate(found)
 
 
 def test_the_state_of_the_optimizer_is_left_unread(finished):
