@@ -87,7 +87,7 @@ def _assemble_on(mesh: Mesh | None, folder: Path) -> Run:
         return assemble({**config, "mesh": {}, "engine": "jit"}, to_train=False)._replace(mesh=mesh)
     own, count = config.get("mesh") or {}, jax.device_count()
     sizes = fewer(own, count)
-    wanted, there = math.prod(own.values()), math.prod(sizes.values())
+    wanted, there = math.prod(own.values()), math.prod(sizes.values())  # of sizes that `fewer` has checked
     if wanted > there:
         say(f"{folder} ran on {wanted} devices: it is read onto {there} of the {count} here, mesh {sizes}")
         config["mesh"] = sizes

@@ -42,12 +42,18 @@ def fewer(config: Mapping[str, int], count: int) -> dict[str, int]:
     sizes = _sizes(config)
     for axis, size in sizes.items():
         others = math.prod(sizes.values()) // size
-        sizes[axis] = max((n for n in range(1, size + 1) if size % n == 0 and n * others <= count), default=1)
+        sizes[axis] = max(
+            (n for n in range(1, min(size, count) + 1) if size % n == 0 and n * others <= count), default=1
+        )
     return sizes
 
 
 def _sizes(config: Mapping[str, int]) -> dict[str, int]:
     """The size of every axis, as they are checked."""
+    if not isinstance(config, Mapping):
+        raise errors.UserError(
+            f"mesh must be a block of axes ({', '.join(AXES)}), not {errors.one_line(config, 40)!r}."
+        )
     for axis, size in config.items():
         if axis not in AXES:
             raise errors.UserError(

@@ -12,7 +12,7 @@ from rlx.evaluate import evaluate
 from rlx.report.rows import read_rows
 from rlx.train.main import train
 from rlx.train.restore import restore
-from rlx.train.sharding import make_mesh
+from rlx.train.sharding import fewer, make_mesh
 from tests.tiny_run import tiny_config
 
 
@@ -36,9 +36,20 @@ def test_a_run_of_more_devices_than_there_are_is_read_onto_those(tmp_path, finis
     same(found.state, restore(finished).state)
 
 
-def test_a_mesh_that_a_config_gets_wrong_is_said(tmp_path, finished):
-    with pytest.raises(UserError, match=r"mesh.data must be a whole number of at least 1, got 'two'"):
-        restore(moved(finished, tmp_path / "run", mesh={"data": "two"}))
+@pytest.mark.parametrize(
+    ("mesh", "message"),
+    [
+        ({"data": "two"}, "mesh.data must be a whole number of at least 1, got 'two'"),
+        ("two", r"mesh must be a block of axes \(data, fsdp, model, sequence\), not 'two'"),
+    ],
+)
+def test_a_mesh_that_a_config_gets_wrong_is_said(tmp_path, finished, mesh, message):
+    with pytest.raises(UserError, match=message):
+        restore(moved(finished, tmp_path / "run", mesh=mesh))
+
+
+def test_a_mesh_beyond_all_bounds_is_cut_down_at_once():
+    assert fewer({"data": 2**62, "model": 2}, 8) == {"data": 4, "fsdp": 1, "model": 2, "sequence": 1}
 
 
 def test_a_run_is_read_onto_the_mesh_of_another(tmp_path, finished):
