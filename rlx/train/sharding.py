@@ -41,10 +41,8 @@ def fewer(config: Mapping[str, int], count: int) -> dict[str, int]:
     """
     sizes = _sizes(config)
     for axis, size in sizes.items():
-        others = math.prod(sizes.values()) // size
-        sizes[axis] = max(
-            (n for n in range(1, min(size, count) + 1) if size % n == 0 and n * others <= count), default=1
-        )
+        most = count // (math.prod(sizes.values()) // size)
+        sizes[axis] = max((n for n in range(1, min(size, most) + 1) if size % n == 0), default=1)
     return sizes
 
 
