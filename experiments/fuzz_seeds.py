@@ -11,6 +11,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from rlx import config as configs
+
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "yes"}]
 OTHERS = [TURNS[0], {"role": "assistant", "content": "no"}]
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -162,6 +164,7 @@ def results() -> dict[str, list[bytes]]:
     whole = {"config.json": config, "result.json": {"metrics": {"acc": 0.5}, "steps": 4}, "sweep.json": manifest}
     found = {name: [json.dumps(value).encode()] for name, value in whole.items()}
     notes = json.dumps({"stage": "sft", "step": 2, "leaves": {"x": [[2], "float32"]}, "manifest": True}).encode()
+    found["config.json"].append(configs.to_json(configs.load("configs/dpo_hh.py:smoke")).encode())
     files = {"checksum": "crc32", "files": {"notes/metadata": [len(notes), zlib.crc32(notes)]}}
     saved = {"notes/metadata": notes, "manifest.json": json.dumps(files).encode()}
     found |= {f"checkpoints/00000002/{name}": [text] for name, text in saved.items()}

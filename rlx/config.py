@@ -483,6 +483,9 @@ def _window(text: str, start: int) -> str:
 
 def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
+        strange = next((key for key in value if not key.isprintable() or len(key) > LONGEST_KEY), None)
+        if strange is not None:  # messages say keys as they stand
+            raise bounds.Malformed(f"the key {one_line(strange, 60)!r} is no name")
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 

@@ -217,8 +217,8 @@ def build(config: Mapping[str, Any] | None = None) -> Tokenizer:
     """
     arguments = dict(config or {})
     name = arguments.pop("name", "byte")
-    if name not in TOKENIZERS:
-        near = close_matches(name, TOKENIZERS)
+    if not isinstance(name, str) or name not in TOKENIZERS:
+        near = close_matches(str(name), TOKENIZERS)
         raise UserError(f"unknown tokenizer.name {name!r}; tokenizers are {list(TOKENIZERS)}.{near}")
     parameters = inspect.signature(TOKENIZERS[name]).parameters
     for key in arguments:

@@ -106,8 +106,9 @@ def _joined(row: dict[str, Any]) -> dict[str, Any]:
     for key, value in row.items():
         if key in RESERVED or plots.is_companion(key, row):
             continue
-        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-        joined[key] = value if low is None or high is None else Interval(value, low, high)
+        ends = row.get(f"{key}_low"), row.get(f"{key}_high")
+        numbers = all(isinstance(x, int | float) for x in (value, *ends))
+        joined[key] = Interval(value, *ends) if numbers else value
     return joined
 
 

@@ -13,6 +13,8 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rlx.errors import one_line
+
 NAME = "manifest.json"
 CHUNK = 2**24
 THREADS = 4
@@ -79,15 +81,15 @@ def _settled(path: Path, checksums: bool) -> tuple[int, int | None]:
 
 
 def _differs(folder: Path, item: tuple[str, tuple[int, int | None]], checksums: bool) -> str:
-    name, (size, crc) = item
-    path = folder / name
+    (name, (size, crc)), path = item, folder / item[0]
+    name = one_line(name, 100)
     try:
         has = path.stat().st_size
         if has != size:
             return f"{name} has {has} bytes of {size}"
         if checksums and crc is not None and _crc(path) != crc:
             return f"{name} does not hold what was written: its checksum differs"
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a name that no file can have
         return f"{name} is missing"
     except OSError as error:
         return f"{name} cannot be read: {error.strerror}"

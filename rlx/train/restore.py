@@ -56,7 +56,7 @@ def restore(path: str | os.PathLike[str], *, mesh: Mesh | None = None, optimizer
       UserError: there is no run or no checkpoint, or it is damaged.
     """
     folder, wanted = _split(Path(path).absolute())
-    run = _assemble_on(mesh, folder)
+    run = assemble_run(folder, mesh)
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     steps = checkpoints.steps()
     if not steps or (wanted is not None and wanted not in steps):
@@ -80,8 +80,12 @@ def restore(path: str | os.PathLike[str], *, mesh: Mesh | None = None, optimizer
     return Restored(folder, run, stage, notes["step"], state, held)
 
 
-def _assemble_on(mesh: Mesh | None, folder: Path) -> Run:
-    """What the config of a run describes, on other devices than it trained on where that is asked for or cannot be."""
+def assemble_run(folder: Path, mesh: Mesh | None = None) -> Run:
+    """What the config of a run describes, on ``mesh``, or on fewer devices than it trained on where there are fewer.
+
+    Raises:
+      UserError: it has no config, or a damaged one.
+    """
     config = read_config(folder).to_dict()
     if mesh is not None:  # that of another run, over which the batches of this one need not divide
         return assemble({**config, "mesh": {}, "engine": "jit"}, to_train=False)._replace(mesh=mesh)
