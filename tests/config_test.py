@@ -231,6 +231,11 @@ def test_json_is_stable_and_comes_back(config):
     assert configs.diff(config, again) == {}
 
 
+def test_a_config_of_a_stranger_has_keys_that_a_line_can_say():
+    with pytest.raises(UserError, match=re.escape(r"no config: the key 'two\\nlines' is no name")):
+        configs.from_json('{"data": {"two\\nlines": 1}}')
+
+
 def test_the_hash_follows_values_not_order(config):
     same = ConfigDict(dict(reversed(list(config.to_dict().items()))))
     assert configs.config_hash(config) == configs.config_hash(same)

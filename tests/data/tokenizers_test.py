@@ -77,6 +77,8 @@ def test_hugging_face_errors_are_clear(file, tmp_path, monkeypatch):
 def test_config_errors_name_the_close_match():
     with pytest.raises(UserError, match="unknown tokenizer.name 'bite'.* Did you mean 'byte'"):
         build({"name": "bite"})
+    with pytest.raises(UserError, match="unknown tokenizer.name {'a': 1}"):
+        build({"name": {"a": 1}})
     with pytest.raises(UserError, match="unknown key tokenizer.pth of 'hf'.* Did you mean 'path'"):
         build({"name": "hf", "pth": "x"})
     with pytest.raises(UserError, match="unknown key tokenizer.path of 'byte'"):

@@ -13,7 +13,7 @@ from rlx.report import plots
 from rlx.report.intervals import Interval
 from rlx.report.loggers import JsonlLogger
 from rlx.report.rows import dump_row
-from rlx.report.run_report import compare, write_report
+from rlx.report.run_report import compare, final_rows, write_report
 from rlx.report.sweep_report import write_sweep_report
 from rlx.report.tables import summarise
 
@@ -70,6 +70,11 @@ def test_many_metrics_stand_below_each_other(tmp_path):
         "preference eval",
     ]
     assert any(line.startswith("| metric_9 ") for line in lines)
+
+
+def test_a_metric_without_a_value_has_no_interval():
+    row = {"stage": "sft", "step": 4, "split": "eval", "acc": None, "acc_low": 0.4, "acc_high": 0.6}
+    assert final_rows([row]) == [{"stage": "sft", "split": "eval", "step": 4, "acc": None}]
 
 
 def test_a_run_is_reported_while_its_last_line_is_being_written(tmp_path):
