@@ -27,9 +27,9 @@ def test_what_a_resume_forgets_is_named(tiny, tmp_path, capsys, monkeypatch):
     """A trainer that loses its place in the data, as a broken iterator state would."""
     stage = Trainer._stage
 
-    def forgetful(self, which, loggers, policy, notes):
+    def forgetful(self, which, loggers, notes):
         notes = notes and notes | {"iterator": notes["iterator"] | {"next": 0}}
-        return stage(self, which, loggers, policy, notes)
+        return stage(self, which, loggers, notes)
 
     monkeypatch.setattr(Trainer, "_stage", forgetful)
     assert cli(command(tmp_path, tiny(), "--steps=2")) == 1
