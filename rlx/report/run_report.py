@@ -106,9 +106,10 @@ def _joined(row: dict[str, Any]) -> dict[str, Any]:
     for key, value in row.items():
         if key in RESERVED or plots.is_companion(key, row):
             continue
-        ends = row.get(f"{key}_low"), row.get(f"{key}_high")
-        numbers = all(isinstance(x, int | float) for x in (value, *ends))
-        joined[key] = Interval(value, *ends) if numbers else value
+        low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+        if isinstance(value, int | float) and isinstance(low, int | float) and isinstance(high, int | float):
+            value = Interval(value, low, high)
+        joined[key] = value
     return joined
 
 

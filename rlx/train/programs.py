@@ -17,6 +17,7 @@ from rlx.train import packing, policies, processes, reference
 from rlx.train.assemble import Run, Stage
 from rlx.train.log import say
 from rlx.train.loop import HostBatch, Programs
+from rlx.train.restore import restore
 from rlx.train.sharding import fetch, put_batch, share
 from rlx.train.state import TrainState
 from rlx.train.step import make_eval_step, make_score
@@ -78,8 +79,6 @@ def standing(stage: Stage, held: Any, run: Run) -> tuple[dict[str, Any], dict[st
     models: dict[str, Model] = {}
     for role, rule in stage.rules.items():
         if rule.run is not None:
-            from rlx.train.restore import restore  # it reads runs, and so stands above this module
-
             other = restore(rule.run, mesh=run.mesh, optimizer=False)
             params[role], models[role] = policies.held_as(rule, other.state.params["policy"]), other.run.model
         elif not rule.follows:

@@ -17,11 +17,15 @@ from rlx.method import Method
 from rlx.models import Model
 from rlx.rollout.tasks import Example
 from rlx.train.assemble import Run
+from rlx.train.checkpoint import Checkpoints
 from rlx.train.comparisons import compared, preferring
 from rlx.train.forward import Forward, method_arrays
+from rlx.train.kept import kept_reward_model
 from rlx.train.loop import HostBatch
+from rlx.train.restore import restore
 from rlx.train.rollout_plan import check_use
 from rlx.train.sharding import fetch, put_whole
+from rlx.train.workdir import CHECKPOINTS
 
 STAGE = "reward"
 """The name of the model that the stage before has trained."""
@@ -130,11 +134,6 @@ def finder(run: Run, lengths: tuple[int, int], params: Any) -> Callable[..., Rew
 
 def reward_model_of(path: str, mesh: Mesh | None = None) -> Trained:
     """What the stage ``reward`` of a run has trained, or else its last stage; read onto ``mesh``."""
-    from rlx.train.checkpoint import Checkpoints
-    from rlx.train.kept import kept_reward_model
-    from rlx.train.restore import restore  # it reads runs, and so stands above this module
-    from rlx.train.workdir import CHECKPOINTS
-
     found = restore(path, mesh=mesh, optimizer=False)
     checkpoints = Checkpoints(found.folder / CHECKPOINTS)
     params = kept_reward_model(found.run, checkpoints, found.state.params["policy"])
