@@ -172,7 +172,7 @@ def results() -> dict[str, list[bytes]]:
 
 
 def tokenizers() -> dict[str, list[bytes]]:
-    """Small ``tokenizer.json`` files of the four models, and a ``tokenizer_config.json``."""
+    """Small ``tokenizer.json`` files of the four models, and the files that stand beside one."""
     import tokenizers as hf
 
     special = ["<pad>", "<s>", "</s>", "<unk>"]
@@ -200,7 +200,8 @@ def tokenizers() -> dict[str, list[bytes]]:
         tokenizer.enable_padding()
         files.append(tokenizer.to_str().encode())
     config = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": TEMPLATES[0], "pad_token": None}
-    return {"tokenizer.json": files, "tokenizer_config.json": [json.dumps(config).encode()]}
+    beside = {"tokenizer_config.json": config, "generation_config.json": {"eos_token_id": [2, 1], "do_sample": True}}
+    return {"tokenizer.json": files} | {name: [json.dumps(value).encode()] for name, value in beside.items()}
 
 
 @functools.cache

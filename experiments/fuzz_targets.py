@@ -76,12 +76,13 @@ def read_tokenizer(variant: str, content: bytes, folder: Path) -> None:
     """A tokenizer's folder: load it, encode, decode, look for a template."""
     own = folder / "tokenizer"
     own.mkdir(exist_ok=True)
-    files = {"tokenizer.json": seeds.tokenizers()["tokenizer.json"][0], variant: content}
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    valid = seeds.tokenizers()
+    for name in valid:
         (own / name).unlink(missing_ok=True)
-    for name, text in files.items():
+    for name, text in {"tokenizer.json": valid["tokenizer.json"][0], variant: content}.items():
         (own / name).write_bytes(text)
-    tokenizer = tokenizers.build({"name": "hf", "path": str(own), "bos": "<s>", "eos": "</s>", "pad": "<pad>"})
+    named = {"bos": "<s>", "pad": "<pad>"} | ({} if variant == tokenizers.GENERATION else {"eos": "</s>"})
+    tokenizer = tokenizers.build({"name": "hf", "path": str(own), **named})
     for text in ("", "ab cd\n<s>é", "a" * 300, "\0🦙 \u3000x"):
         tokenizer.decode(tokenizer.encode(text))
         tokenizer.special_in(text)  # type: ignore[attr-defined]

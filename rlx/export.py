@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx import config as configs
+from rlx.data.tokenizers import GENERATION
 from rlx.errors import UserError
 from rlx.models import huggingface
 from rlx.models.huggingface.folder import read_config
@@ -90,7 +91,7 @@ def _files(config: Mapping[str, Any]) -> list[Path]:
         folder = path if path.is_dir() else path.parent
         found += [folder / name for name in TOKENIZER]
     if model.get("name") == "hf":
-        found.append(read_config(model["path"])[0] / "generation_config.json")
+        found.append(read_config(model["path"])[0] / GENERATION)
     return [file for file in found if file.is_file()]
 
 

@@ -14,6 +14,7 @@ from rlx.data import chat as templates
 from rlx.data.encode import encode_prompt
 from rlx.data.formats import Rendered
 from rlx.data.rows import BadRow
+from rlx.data.tokenizers import end_ids
 from rlx.errors import UserError
 from rlx.rollout import Sampling, sample
 from rlx.train.restore import Restored, open_run
@@ -60,7 +61,7 @@ def generate(
     valid = np.zeros(tokens.shape, bool)
     for i, row in enumerate(rows):
         tokens[i, width - len(row) :], valid[i, width - len(row) :] = row, True
-    sampling = Sampling(max_new_tokens, temperature=temperature, eos_id=run.tokenizer.eos_id)
+    sampling = Sampling(max_new_tokens, temperature=temperature, eos_id=end_ids(run.tokenizer))
     policy, key = checkpoint.state.params["policy"], jax.random.PRNGKey(seed)
     drawn = jax.device_get(sample(run.model, policy, tokens, valid, sampling=sampling, key=key))
     texts = drawn.lengths - drawn.finished  # without EOS

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlx.data.formats import Record, Rendered, Text, axes_of
-from rlx.data.tokenizers import Tokenizer
+from rlx.data.tokenizers import Tokenizer, end_ids
 from rlx.errors import UserError
 
 
@@ -72,10 +72,11 @@ def _rendered_response(prompt: Text, response: Rendered, tokenizer: Tokenizer, l
     """What the whole has more than the prompt; the response alone where the tokens of the whole begin otherwise."""
     before, whole = tokenizer.encode(str(prompt)), tokenizer.encode(f"{prompt}{response}")
     ids = whole[len(before) :] if whole[: len(before)] == before else tokenizer.encode(response)
-    last = max((i for i, token in enumerate(ids) if token == tokenizer.eos_id), default=None)
-    if last is not None and not tokenizer.decode(ids[last + 1 :]).strip():
-        ids = ids[:last]
-    return np.array([*ids, tokenizer.eos_id][:length], np.int32)
+    ends = end_ids(tokenizer)
+    last = max((i for i, token in enumerate(ids) if token in ends), default=-1)
+    closed = last >= 0 and not tokenizer.decode(ids[last + 1 :]).strip()
+    ids = ids[: last + 1] if closed else [*ids, tokenizer.eos_id]
+    return np.array(ids[:length], np.int32)
 
 
 def encode(record: Record, tokenizer: Tokenizer, lengths: Lengths) -> Encoded:

@@ -14,6 +14,8 @@ from rlx.errors import UserError, close_matches, one_line
 
 MAX_FILE_BYTES = 2**27  # of a tokenizer.json
 MAX_VOCABULARY = 2**23  # token ids: arrays have that size
+MAX_ENDS = 256  # tokens that a sampler compares each one with
+GENERATION = "generation_config.json"
 
 
 class Tokenizer(Protocol):
@@ -31,6 +33,15 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
+
+
+def end_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens that end a response: EOS, then those that a tokenizer has beside it as its ``end_ids``.
+
+    >>> end_ids(ByteTokenizer())
+    (258,)
+    """
+    return getattr(tokenizer, "end_ids", (tokenizer.eos_id,))
 
 
 class ByteTokenizer:
@@ -87,7 +98,8 @@ class HuggingFaceTokenizer:
     """A ``tokenizer.json``, from a stranger maybe: bounded, and what the library makes of it is one error.
 
     Special tokens are named by the caller, else by the ``tokenizer_config.json`` beside the file, else found by their
-    usual names. ``folder`` holds the files, ``special_texts`` the special tokens as chat templates call them.
+    usual names. ``folder`` holds the files, ``special_texts`` the special tokens as chat templates call them;
+    ``end_ids`` has EOS and, unless the caller names EOS, what ``generation_config.json`` beside the file lists with it.
 
     Args:
         path: the file, or the folder that holds it.
@@ -110,8 +122,11 @@ class HuggingFaceTokenizer:
         self.eos_id = self._special("eos", eos, own, _EOS)
         self.bos_id = self._special("bos", bos, own, _BOS)
         self.pad_id = self._special("pad", pad, own, _PAD)
+        further = [] if eos is not None else _listed_ends(self.folder / GENERATION, self.vocab_size)
+        self.end_ids = tuple(dict.fromkeys([self.eos_id, *further]))
         with _guarded(file):
-            content = f"{self._tokenizer.to_str()}{self.pad_id} {self.bos_id} {self.eos_id}"
+            ends = " ".join(map(str, self.end_ids))
+            content = f"{self._tokenizer.to_str()}{self.pad_id} {self.bos_id} {ends}"
         self.fingerprint = "hf-" + hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def encode(self, text: str) -> list[int]:
@@ -179,6 +194,22 @@ def _vocab_size(file: Path, vocabulary: Mapping[str, int]) -> int:
         problem = f"has the token id {size - 1}, and the bound is {MAX_VOCABULARY}" if size else "has no token"
         raise UserError(f"tokenizer.path: {file} {problem}.")
     return size
+
+
+def _listed_ends(file: Path, vocab_size: int) -> list[int]:
+    """The ``eos_token_id`` of a ``generation_config.json``, one or several; none where there is no such file."""
+    listed = bounds.read_object(file).get("eos_token_id") if file.is_file() else None
+    ids = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    if len(ids) > MAX_ENDS:
+        raise UserError(f"{file}: eos_token_id holds {len(ids)} tokens, and the bound is {MAX_ENDS}.")
+    wrong = [i for i in ids if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < vocab_size]
+    if wrong:
+        shown = one_line(repr(wrong[0]), 60)
+        raise UserError(
+            f"{file}: eos_token_id holds {shown}, which is no id of the tokenizer's {vocab_size} tokens: take it out, "
+            "or name the token that ends a response with tokenizer.eos='...'."
+        )
+    return ids
 
 
 def _load_file(file: Path) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlx.data.encode import encode_prompt
-from rlx.data.tokenizers import Tokenizer
+from rlx.data.tokenizers import Tokenizer, end_ids
 from rlx.errors import UserError
 from rlx.rollout.environments import Environment, Turn
 from rlx.rollout.tasks.example import Example
@@ -92,10 +92,11 @@ class Episode:
 
     def _cut(self, action: list[int]) -> list[int]:
         """An action ends with EOS, or with the first token that completes the environment's ``stop``."""
+        ends = end_ids(self.tokenizer)
         for place, token in enumerate(action):
             seen = action[: place + 1]
             stop = self.environment.stop
-            if token == self.tokenizer.eos_id or (stop and stop in self.tokenizer.decode(seen)):
+            if token in ends or (stop and stop in self.tokenizer.decode(seen)):
                 return seen
         return action
 

@@ -26,7 +26,7 @@ class Sampling(NamedTuple):
         top_p: keep the fewest most probable tokens that hold this mass, ties by index.
         min_p: keep tokens of at least this share of the largest probability.
         stop: sequences of token ids that end a response; they are part of it, as EOS is.
-        eos_id: ends a response; None: no token does.
+        eos_id: the token that ends a response, or several; None: no token does.
         pad_id: stands after the end of a response.
     """
 
@@ -36,7 +36,7 @@ class Sampling(NamedTuple):
     top_p: float | None = None
     min_p: float | None = None
     stop: tuple[tuple[int, ...], ...] = ()
-    eos_id: int | None = None
+    eos_id: int | tuple[int, ...] | None = None
     pad_id: int = 0
 
 
@@ -61,12 +61,21 @@ def check(sampling: Sampling, vocab_size: int) -> None:
         raise UserError(f"top_p is a probability mass and must be in (0, 1], got {s.top_p!r}.")
     if s.min_p is not None and not 0 <= s.min_p <= 1:
         raise UserError(f"min_p is a share of the largest probability and must be in [0, 1], got {s.min_p!r}.")
-    for name, ids in (("eos_id", (s.eos_id,) if s.eos_id is not None else ()), *(("stop", ids) for ids in s.stop)):
+    for name, ids in (("eos_id", eos_ids(s.eos_id)), *(("stop", ids) for ids in s.stop)):
         if name == "stop" and not ids:
             raise UserError("stop holds an empty sequence of token ids, which every response ends with: leave it out.")
         outside = [i for i in ids if not 0 <= i < vocab_size]
         if outside:
             raise UserError(f"{name} names token {outside[0]}, the vocabulary ends at {vocab_size - 1}.")
+
+
+def eos_ids(eos_id: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """The tokens that end a response.
+
+    >>> eos_ids(None), eos_ids(2), eos_ids((2, 5))
+    ((), (2,), (2, 5))
+    """
+    return () if eos_id is None else (eos_id,) if isinstance(eos_id, int) else tuple(eos_id)
 
 
 def _whole(value: Any) -> bool:

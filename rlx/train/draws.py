@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from rlx.data.tokenizers import end_ids
 from rlx.models import Model
 from rlx.rollout import Engine, Rollout, Sampling, forks, segments, shares
 from rlx.rollout.buckets import crop
@@ -94,5 +95,5 @@ def sampling_of(run: Run, settings: RolloutSettings, greedy: bool) -> Sampling:
         name: None if greedy else getattr(settings, name) for name in ("top_k", "top_p", "min_p")
     }
     stop = tuple(tuple(run.tokenizer.encode(text)) for text in settings.stop)
-    ends: dict[str, Any] = {"eos_id": run.tokenizer.eos_id, "pad_id": run.tokenizer.pad_id, "stop": stop}
+    ends: dict[str, Any] = {"eos_id": end_ids(run.tokenizer), "pad_id": run.tokenizer.pad_id, "stop": stop}
     return Sampling(settings.max_new_tokens, temperature=0.0 if greedy else settings.temperature, **numbers, **ends)

@@ -107,6 +107,19 @@ def test_a_template_whose_answer_has_no_eos_gets_it(folder):
     assert scored == ["y", "e", "s", "<|end|>", "Ċ", "<eos>"]
 
 
+def test_a_turn_may_end_with_each_token_that_the_model_lists(folder):
+    eos, end = (hf.Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(text) for text in SPECIAL[2::2])
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {"eos_token": "<eos>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.jinja").write_text(TEMPLATE.replace("eos_token", "'<|end|>'"))
+    alone = build({"name": "hf", "path": str(folder)})
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [eos, end]}))
+    batch, tokenizer, _ = batch_of(folder, ROWS["sft"][:1], "sft")
+    assert words(tokenizer, batch["tokens"][0, 0][batch["where"][0, 0]]) == ["y", "e", "s", "<|end|>"]
+    assert (tokenizer.eos_id, tokenizer.end_ids) == (eos, (eos, end))
+    assert tokenizer.fingerprint != alone.fingerprint  # the responses that a cache holds end otherwise
+
+
 def test_what_is_too_long_keeps_its_bos_and_its_end(folder):
     batch, tokenizer, _ = batch_of(folder, ROWS["sft"][:1], "sft", max_prompt_length=4, max_response_length=2)
     shown = words(tokenizer, batch["tokens"][0, 0])

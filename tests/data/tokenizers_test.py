@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlx.data import tokenizers
-from rlx.data.tokenizers import ByteTokenizer, IdTokenizer, build
+from rlx.data.tokenizers import ByteTokenizer, IdTokenizer, build, end_ids
 from rlx.errors import UserError
 
 
@@ -58,6 +58,22 @@ def test_a_folder_finds_its_file_and_the_fingerprint_follows_the_special_tokens(
     other = build({"name": "hf", "path": str(file), "bos": "</s>"})
     assert one.fingerprint == same.fingerprint != other.fingerprint
     assert other.bos_id == other.eos_id
+
+
+def test_tokens_that_end_a_response(file):
+    assert end_ids(build({"name": "hf", "path": str(file)})) == (2,)
+    listed = file.parent / "generation_config.json"
+    for value, found in ((1, (2, 1)), ([2, 5], (2, 5)), (None, (2,))):
+        listed.write_text(json.dumps({"eos_token_id": value}))
+        assert end_ids(build({"name": "hf", "path": str(file)})) == found
+    for value in (True, "2", [2, 10**6], [-1], [[2]], {}):
+        listed.write_text(json.dumps({"eos_token_id": value}))
+        with pytest.raises(UserError, match=r"generation_config.json: eos_token_id holds .*, which is no id of"):
+            build({"name": "hf", "path": str(file)})
+    assert end_ids(build({"name": "hf", "path": str(file), "eos": "</s>"})) == (2,)
+    listed.write_text(json.dumps({"eos_token_id": [1] * 257}))
+    with pytest.raises(UserError, match=r"eos_token_id holds 257 tokens, and the bound is 256"):
+        build({"name": "hf", "path": str(file)})
 
 
 def test_hugging_face_errors_are_clear(file, tmp_path, monkeypatch):
