@@ -33,7 +33,7 @@ def climb(leaves: Array, tree_parent: Array, *, average: bool, where: Array | No
     >>> print(climb(jnp.array([0.0, 0.0, 1.0, 1.0, 4.0]), jnp.array([-1, 0, 0, 1, 1]), average=True))
     [1.75 2.5  1.   1.   4.  ]
     """
-    children = num_children(tree_parent, where)
+    children = num_children(tree_parent, where).astype(leaves.dtype)
     divisor = jnp.where(average & (children > 0), children, 1)
 
     def level(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

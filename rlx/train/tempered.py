@@ -25,6 +25,7 @@ from rlx.train.assemble import Run, Stage
 from rlx.train.blocks import block_of
 from rlx.train.loop import HostBatch
 from rlx.train.responses import Responses, Source
+from rlx.train.sharding import batch_shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,8 @@ class TemperedSettings:
       low: temperature above it.
       number: tempered responses that join the batch at most; half as many above the target.
       threshold: a response is good above this advantage in its group.
-      share: of the prompts, the first of the batch, that get tempered responses.
+      share: of the prompts, the first of the batch, that get tempered responses; over several devices, rounded to as
+        many for each of them, one at least.
     """
 
     target: float
@@ -73,10 +75,11 @@ class Tempered:
     Args:
       sources: what draws, by temperature: ``settings.low`` and ``settings.high``.
       settings: when, how hot and how many.
+      shards: over how many shards the prompts are spread.
     """
 
-    def __init__(self, sources: Mapping[float, Source], settings: TemperedSettings):
-        self.sources, self.settings = sources, settings
+    def __init__(self, sources: Mapping[float, Source], settings: TemperedSettings, shards: int = 1):
+        self.sources, self.settings, self.shards = sources, settings, shards
 
     def mix(self, policy: Any, prompts: HostBatch, batch: HostBatch, key: jax.Array) -> tuple[HostBatch, Metrics]:
         """The batch with tempered responses in it, and what is reported of them.
@@ -89,7 +92,7 @@ class Tempered:
         """
         entropy, group = surprise(batch), batch["rewards"].shape[1]
         temperature = self._select(np.zeros(0), entropy).temperature
-        count = max(1, round(self.settings.share * len(prompts["tokens"])))
+        count = self.shards * max(1, round(self.settings.share * len(prompts["tokens"]) / self.shards))
         some = {name: array[:count] for name, array in prompts.items()}
         drawn = self.sources[temperature].collect(policy, some, key, group=group).batch
         rewards, real = (jax.numpy.asarray(drawn[name]) for name in ("rewards", "candidate_where"))
@@ -124,7 +127,8 @@ def make(run: Run, stage: Stage, dataset: Dataset, reward: Reward) -> Tempered |
         return None
     chosen = check(run, stage)
     at = {t: dataclasses.replace(settings, temperature=t) for t in (chosen.low, chosen.high)}
-    return Tempered({t: Responses(run, own, dataset, reward, stage.reads) for t, own in at.items()}, chosen)
+    sources = {t: Responses(run, own, dataset, reward, stage.reads) for t, own in at.items()}
+    return Tempered(sources, chosen, batch_shards(run.mesh))
 
 
 def check(run: Run, stage: Stage) -> TemperedSettings:

@@ -47,6 +47,14 @@ def test_padding_nodes_are_no_leaves() -> None:
             np.testing.assert_array_equal(a[9:], 0)
 
 
+def test_rewards_keep_their_type_beside_wider_ones() -> None:
+    """Runs in float64 read rewards in float32."""
+    with jax.enable_x64(True):
+        found = [f(REWARDS, jnp.asarray(PARENT)) for f in (spo_tree_value, spo_tree_advantage)]
+        assert {leaf.dtype for leaf in found} == {np.dtype(np.float32)}
+        assert tree_mc_value(REWARDS, jnp.asarray(PARENT)).values.dtype == np.float32
+
+
 def test_a_chain_as_deep_as_it_is_long() -> None:
     found = spo_tree_value(jnp.array([0.0] * 40 + [3.0]), jnp.arange(-1, 40))
     np.testing.assert_array_equal(found, 3)
