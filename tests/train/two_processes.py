@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,12 +35,21 @@ def environment(devices: int = 4, **more: str) -> dict[str, str]:
     return {**os.environ, "XLA_FLAGS": " ".join([*flags, f"{DEVICES}={devices}"]), **more}
 
 
-def start(command: Sequence[str], count: int = 2, devices: int = 4, **more: str) -> list[subprocess.Popen[str]]:
-    """Starts ``python *command`` as processes of one run, which the environment tells of each other.
-
-    A file calls ``rlx.train.processes.started(plan_of({}))`` to join them.
-    """
+def coordinated(count: int) -> Callable[[int], dict[str, str]]:
+    """What tells each of so many processes of the others; ``rlx.train.processes.started(plan_of({}))`` joins them."""
     own = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": str(count)}
+    return lambda index: own | {"JAX_PROCESS_ID": str(index)}
+
+
+def start(
+    command: Sequence[str],
+    count: int = 2,
+    devices: int = 4,
+    told: Callable[[int], dict[str, str]] | None = None,
+    **more: str,
+) -> list[subprocess.Popen[str]]:
+    """Starts ``python *command`` as processes of one run, each with the environment that it is ``told``."""
+    told = told or coordinated(count)
     return [
         subprocess.Popen(
             [sys.executable, *command],
@@ -48,7 +57,7 @@ def start(command: Sequence[str], count: int = 2, devices: int = 4, **more: str)
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=environment(devices, **own, JAX_PROCESS_ID=str(index), **more),
+            env=environment(devices, **told(index), **more),
         )
         for index in range(count)
     ]
