@@ -73,12 +73,12 @@ def test_above_the_target_half_as_many_cold_ones() -> None:
 def test_a_share_of_the_prompts_and_a_number_of_responses() -> None:
     batch, _, asked = mixed(-0.2, share=0.5, number=1)
     assert asked == [(1.2, 2, K)] and (batch["tokens"] == 7).all(-1).sum() == 1
+    assert mixed(-0.2, share=0.01)[2] == [(1.2, 1, K)]
 
 
 @pytest.mark.parametrize(("share", "shards", "prompts"), [(0.25, 2, 2), (0.25, 4, 4), (0.8, 2, 4), (0.5, 2, 2)])
 def test_every_shard_draws_as_many(share: float, shards: int, prompts: int) -> None:
     assert mixed(-0.2, shards, share=share)[2] == [(1.2, prompts, K)]
-    assert mixed(-0.2, share=0.01)[2] == [(1.2, 1, K)]
 
 
 def test_no_response_is_good_enough() -> None:
