@@ -135,9 +135,10 @@ class HuggingFaceTokenizer:
             return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of token ids, without special tokens."""
+        """Returns the text of token ids, without special tokens and those that end a response."""
+        shown = [int(token) for token in ids if token not in self.end_ids]
         with _guarded(self._file):
-            return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
+            return self._tokenizer.decode(shown, skip_special_tokens=True)
 
     def special_in(self, text: str) -> str | None:
         """A special token that ``text`` would be read to hold, or None."""

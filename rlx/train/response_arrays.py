@@ -45,9 +45,8 @@ class Told(NamedTuple):
     tokenizer: Tokenizer
 
     def texts(self) -> list[list[str]]:
-        """The responses as text, without EOS."""
-        shown = self.where & (self.tokens != self.tokenizer.eos_id)
-        rows = zip(self.tokens, shown, strict=True)
+        """The responses as text."""
+        rows = zip(self.tokens, self.where, strict=True)
         return [[self.tokenizer.decode(t[w].tolist()) for t, w in zip(*row, strict=True)] for row in rows]
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from rlx.data.dataset import Dataset
-from rlx.data.tokenizers import Tokenizer
+from rlx.data.tokenizers import Tokenizer, end_ids
 from rlx.metrics import Metrics
 from rlx.rollout import Rollout, segments
 from rlx.rollout.rewards import Reward, Rewards
@@ -98,7 +98,7 @@ class Responses:
         tokens, where, lengths = (np.asarray(x) for x in drawn.rollout[:3])
         size = where.shape[1]
         counts = np.full(len(own), size) if drawn.trees else drawn.present.sum(-1)
-        ids = responses_of(tokens, where & (tokens != self.run.tokenizer.eos_id))
+        ids = responses_of(tokens, where & ~np.isin(tokens, end_ids(self.run.tokenizer)))
         ids = [group[:count] for group, count in zip(ids, counts, strict=True)]
         widest = int(counts.max(initial=0))
         found = rewarded(self.reward, ids, own, lengths[:, :widest], batch["candidate_where"][:, 0])

@@ -65,7 +65,8 @@ def test_tokens_that_end_a_response(file):
     listed = file.parent / "generation_config.json"
     for value, found in ((1, (2, 1)), ([2, 5], (2, 5)), (None, (2,))):
         listed.write_text(json.dumps({"eos_token_id": value}))
-        assert end_ids(build({"name": "hf", "path": str(file)})) == found
+        tokenizer = build({"name": "hf", "path": str(file)})
+        assert end_ids(tokenizer) == found and (tokenizer.decode([5, 2]) == "") == (5 in found)
     for value in (True, "2", [2, 10**6], [-1], [[2]], {}):
         listed.write_text(json.dumps({"eos_token_id": value}))
         with pytest.raises(UserError, match=r"generation_config.json: eos_token_id holds .*, which is no id of"):
