@@ -8,6 +8,8 @@ from rlx.train.check_resume import RUNS, check_resume
 from rlx.train.main import cli
 from rlx.train.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("one_model")
+
 
 def command(tmp_path, config, *options):
     (tmp_path / "config.py").write_text(f"def get_config():\n    return {config!r}\n")

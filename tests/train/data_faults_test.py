@@ -12,6 +12,8 @@ from rlx.report.rows import read_rows
 from rlx.train.interrupts import Stopped
 from rlx.train.main import train
 
+pytestmark = pytest.mark.usefixtures("one_model")
+
 
 @pytest.fixture
 def config(tiny, tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from rlx.report.rows import read_rows
 from rlx.train.main import train
 from tests.tiny_run import tiny_config
 
+pytestmark = pytest.mark.usefixtures("one_model")
+
 SIZES = {"name": "transformer", "hidden_size": 40, "num_layers": 1, "num_heads": 2}
 EMBEDDING = (259, 40)  # a shape that no other test has
 

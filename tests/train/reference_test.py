@@ -12,6 +12,8 @@ from rlx.report.rows import read_rows
 from rlx.train import reference
 from rlx.train.main import train
 
+pytestmark = pytest.mark.usefixtures("one_model")
+
 PARAMS = {"a": np.ones((2, 2), np.float32), "b": np.zeros(3, np.float32)}
 
 

@@ -15,6 +15,8 @@ from rlx.train.restore import restore
 from rlx.train.sharding import fewer, make_mesh
 from tests.tiny_run import tiny_config
 
+pytestmark = pytest.mark.usefixtures("one_model")
+
 
 def same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(expected))

@@ -14,6 +14,8 @@ from rlx.train.main import train
 from rlx.train.reward_models import RewardModel, reward_model_of
 from rlx.train.sharding import make_mesh
 
+pytestmark = pytest.mark.usefixtures("one_model")
+
 PAIRS = [{"prompt": f"{a}+{b}=", "chosen": str(a + b), "rejected": "?"} for a in range(4) for b in range(4)]
 
 

@@ -12,6 +12,8 @@ from rlx.train.main import train
 from rlx.train.restore import restore
 from tests.train import processes_runs
 
+pytestmark = pytest.mark.usefixtures("one_model")
+
 MESH = {"data": 4, "fsdp": 1, "model": 1}
 
 

@@ -12,6 +12,8 @@ from rlx.errors import UserError
 from rlx.train.main import train
 from rlx.train.workdir import Workdir, versions
 
+pytestmark = pytest.mark.usefixtures("one_model")
+
 
 def test_a_second_run_is_refused_and_a_third_may_follow(tiny, tmp_path):
     with Workdir(tmp_path), pytest.raises(UserError, match=r"in use by process \d+"):
